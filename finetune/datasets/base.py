@@ -1,0 +1,61 @@
+"""What every dataset hands on: four disjoint splits of uint8 images at one size."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from finetune.component import Component
+from finetune.datasets.augment import Augmentation
+from finetune.datasets.camera import Shift
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+SPLIT_NAMES = ("train", "validation", "test", "calibration")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Some labelled images in a fixed order.
+
+    examples: a finite dataset of (image uint8 (size, size, 3) RGB, label int32 ()).
+    count: how many images it has.
+    description: what a person would call it, e.g. "fashion_shift train[:1000], fog 3".
+    """
+
+    name: str
+    examples: tf.data.Dataset
+    count: int
+    description: str
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a run reads. `digest` is a hash of what decides which images are in which split, and how they look."""
+
+    train: Split
+    validation: Split
+    test: Split
+    calibration: Split
+    class_names: tuple[str, ...]
+    image_size: int
+    digest: str
+    licence: str | None = None
+
+
+class Dataset(Component):
+    """Base of every dataset: what is read, how it looks and how it is batched."""
+
+    image_size: int | None = Field(None, ge=8, description="side in px; the backbone's own where left out")
+    batch_size: int = Field(32, ge=1, description="images a training step")
+    class_weights: Literal["none", "balanced"] = "none"
+    shift: Shift | None = Field(None, description="a label-preserving change of the camera, on every split")
+    augment: tuple[Augmentation, ...] = ()
+
+    @abstractmethod
+    def load(self, image_size: int, seed: int) -> Splits:
+        """Open the four splits at `image_size`. Raises DataError with every problem found."""

@@ -1,0 +1,23 @@
+"""What every head does: turn features into class probabilities."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from finetune.component import Component
+
+if TYPE_CHECKING:
+    from finetune.backbones.base import Classifier
+
+
+class Head(Component):
+    """Base of every head."""
+
+    @abstractmethod
+    def attach(self, features: Any, class_names: tuple[str, ...], classifier: Classifier | None) -> Any:
+        """From a symbolic feature tensor, (batch, h, w, channels) or (batch, channels), to float32
+        probabilities (batch, classes). `classifier` is the pretrained one, for heads that keep it.
+
+        Raises WeightsError where a pretrained classifier is asked for and does not fit the classes.
+        """

@@ -1,0 +1,80 @@
+"""What a run found out, as plain values: everything that MLflow, the report and `--json` show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise after the fact: `name` in words, whether it held, and the evidence."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch; `step` counts epochs over all stages from 1, `metrics` are named as in MLflow."""
+
+    stage: int
+    epoch: int
+    step: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class SiteRecord:
+    """One BN site at the end of a run.
+
+    index: position in call order, from 0. positions: batch x height x width behind one channel in a
+    training batch. shift_mean (in earlier standard deviations), shift_log_std, shift_kl: mean over
+    channels of the move from the pretrained to the final running statistics.
+    """
+
+    index: int
+    path: str
+    channels: int
+    momentum: float
+    epsilon: float
+    positions: int
+    shift_mean: float
+    shift_log_std: float
+    shift_kl: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model on labelled images. `metrics`: accuracy, balanced_accuracy, cross_entropy,
+    expected_calibration_error. `confusion`: counts, rows true, columns predicted."""
+
+    metrics: Mapping[str, float]
+    confusion: tuple[tuple[int, ...], ...]
+    count: int
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run. `recipe` is the resolved recipe; `dataset` describes each split in words."""
+
+    name: str
+    folder: Path
+    recipe: Mapping[str, Any]
+    policy: str
+    class_names: tuple[str, ...]
+    dataset: Mapping[str, str]
+    epochs: tuple[EpochRecord, ...]
+    sites: tuple[SiteRecord, ...]
+    test: Evaluation
+    checks: tuple[Check, ...]
+    notes: tuple[str, ...]
+    seconds: Mapping[str, float]
+    provenance: Mapping[str, Any]
+
+    @property
+    def verified(self) -> bool:
+        return all(check.passed for check in self.checks)
