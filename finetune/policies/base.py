@@ -3,43 +3,37 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Protocol
 
+from finetune.batchnorm.promise import Promise
 from finetune.component import Component
 
 if TYPE_CHECKING:
     import keras
 
+    from finetune.batchnorm.population import Measurement
     from finetune.batchnorm.sites import BNSite
 
-Images = Callable[[], Any]
-"""Opens an iterable of image batches, (batch, size, size, 3); called once for every pass over the data."""
 
+class Images(Protocol):
+    """Opens the images of a set for one pass, in a fixed order."""
 
-@dataclass(frozen=True)
-class Promise:
-    """What the proof holds a policy to, for every site.
-
-    statistics: "fixed" never move; "measured" are measured before training and never move after;
-        "follow" the batches of the stages that train the site.
-    affine: gamma and beta are "fixed" or "train".
-    """
-
-    statistics: Literal["fixed", "measured", "follow"]
-    affine: Literal["fixed", "train"]
+    def __call__(self, limit: int | None = None) -> Iterable[Any]:
+        """Batches (batch, size, size, 3) of RGB values 0..255, `limit` images at most."""
 
 
 @dataclass(frozen=True)
 class Finish:
     """What a policy did after training.
 
-    measured: the running statistics in force now were measured on the calibration set.
-    loss_before, loss_after: validation loss around a measurement, None where there was none.
+    measurement: of the running statistics, None where none was made. kept: it is in force; otherwise
+        the running statistics are those of the training.
+    loss_before, loss_after: validation loss around the measurement.
     """
 
-    measured: bool = False
+    measurement: Measurement | None = None
     kept: bool = True
     loss_before: float | None = None
     loss_after: float | None = None
@@ -53,14 +47,15 @@ class Policy(Component):
     def promise(self) -> Promise:
         """What must be true after the run."""
 
-    def start(self, model: keras.Model, sites: Sequence[BNSite], calibration: Images) -> None:
-        """Once, before the first stage. May change running statistics."""
+    def start(self, model: keras.Model, sites: Sequence[BNSite], calibration: Images) -> Measurement | None:
+        """Once, before the first stage. Says what was measured where it changed running statistics."""
+        return None
 
     @abstractmethod
     def prepare(self, sites: Sequence[BNSite], *, trained: Sequence[BNSite], steps_per_epoch: int) -> None:
         """Before every compile. `trained` are the sites inside the part of the model that the stage trains."""
 
-    def finish(
+    def finish_training(
         self, model: keras.Model, sites: Sequence[BNSite], calibration: Images, loss: Callable[[], float]
     ) -> Finish:
         """Once, after the last stage. `loss` evaluates the validation loss of the model as it is."""

@@ -1,0 +1,168 @@
+"""BN sites of a live Keras model: finding, reading, freezing them. All Keras mechanics of BN are in this file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from keras.layers import BatchNormalization
+from numpy.typing import NDArray
+
+from finetune.batchnorm.moments import RunningStatistics
+
+SiteCall = Callable[..., Any]
+"""Stands in for a site's `call(inputs, training=None, mask=None)`."""
+
+
+@dataclass(frozen=True, eq=False)
+class BNSite:
+    """One BatchNormalization layer at one path; a shared layer is one site, called several times.
+
+    index: place in call order, from 0. path: names from the model down, "resnet/conv2_block1_bn".
+    calls: how often one forward pass calls it; 0 is never. positions: values behind one channel for
+    one image, over all calls (height x width of its input).
+    """
+
+    layer: BatchNormalization
+    path: str
+    index: int
+    calls: int
+    positions: int
+
+    @property
+    def built(self) -> bool:
+        """Some backbones create layers that they never call: those hold no statistics."""
+        return self.layer.moving_mean is not None
+
+    @property
+    def channels(self) -> int:
+        return int(self.layer.moving_mean.shape[0]) if self.built else 0
+
+    @property
+    def epsilon(self) -> float:
+        return float(self.layer.epsilon)
+
+    @property
+    def momentum(self) -> float:
+        return float(self.layer.momentum)
+
+    @property
+    def statistics(self) -> RunningStatistics:
+        """A copy of the running statistics."""
+        return RunningStatistics(_copy(self.layer.moving_mean), _copy(self.layer.moving_variance))
+
+    def store(self, values: RunningStatistics) -> None:
+        """Put running statistics in force, rounded to the site's own dtype."""
+        self.layer.moving_mean.assign(ops.cast(values.mean, self.layer.moving_mean.dtype))
+        self.layer.moving_variance.assign(ops.cast(values.variance, self.layer.moving_variance.dtype))
+
+    @property
+    def affine(self) -> tuple[NDArray[np.floating], ...]:
+        """Copies of gamma and beta, those that the site has."""
+        return tuple(_copy(v) for v in (self.layer.gamma, self.layer.beta) if v is not None)
+
+    def freeze(self) -> None:
+        """Normalise with the running statistics and keep them, gamma and beta as they are, from the next compile on.
+
+        Not by calling the model with training=False: `fit` overrides that flag in functional models
+        and the statistics move all the same (keras#20285).
+        """
+        self.layer.trainable = False
+
+    def follow(self, momentum: float | None) -> None:
+        """Normalise with the batch and let the running statistics follow, from the next compile on.
+
+        Keras' momentum: the share of the old value that is kept. None leaves the site's own. It must be a
+        plain float: a variable saves, and can then not be loaded.
+        """
+        self.layer.trainable = True
+        if momentum is not None:
+            self.layer.momentum = float(momentum)
+
+
+def _copy(variable: Any) -> NDArray[np.floating]:
+    return np.array(ops.convert_to_numpy(variable))
+
+
+def find_sites(model: keras.Model, image: Any) -> tuple[BNSite, ...]:
+    """Every BN site, those that a forward pass reaches first and in call order.
+
+    image: one example of the model's input, (1, ...); it is run once in inference mode.
+    """
+    paths = dict(_layer_paths(model))
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, BatchNormalization)]
+    calls = _traced_calls(model, layers, image)
+    order = {id(layer): place for place, layer in reversed(list(enumerate(layer for layer, _ in calls)))}
+    found = sorted(layers, key=lambda layer: (id(layer) not in order, order.get(id(layer), 0)))
+    return tuple(
+        BNSite(
+            layer=layer,
+            path=paths[id(layer)],
+            index=index,
+            calls=sum(called is layer for called, _ in calls),
+            positions=sum(positions for called, positions in calls if called is layer),
+        )
+        for index, layer in enumerate(found)
+    )
+
+
+def _layer_paths(parent: keras.Layer, prefix: str = "") -> Iterator[tuple[int, str]]:
+    """(id, path) of every layer below; Keras' own `layer.path` is None before a layer is built, and not unique."""
+    taken: dict[str, int] = {}
+    for child in parent._flatten_layers(include_self=False, recursive=False):
+        taken[child.name] = taken.get(child.name, 0) + 1
+        path = prefix + child.name + (f"#{taken[child.name]}" if taken[child.name] > 1 else "")
+        yield id(child), path
+        yield from _layer_paths(child, path + "/")
+
+
+def _traced_calls(
+    model: keras.Model, layers: Sequence[BatchNormalization], image: Any
+) -> list[tuple[BatchNormalization, int]]:
+    calls: list[tuple[BatchNormalization, int]] = []
+
+    def noting(layer: BatchNormalization, original: SiteCall) -> SiteCall:
+        def call(inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+            calls.append((layer, int(np.prod(inputs.shape)) // int(inputs.shape[layer.axis])))
+            return original(inputs, training=training, mask=mask)
+
+        return call
+
+    with replaced_calls(layers, noting):
+        model(image, training=False)
+    return calls
+
+
+@contextmanager
+def replaced_calls(
+    layers: Sequence[BatchNormalization], replacement: Callable[[BatchNormalization, SiteCall], SiteCall]
+) -> Iterator[None]:
+    """Let each layer be called through `replacement(layer, original call)` inside the block.
+
+    The one way that sees the input of every site in functional, nested, custom-layer and subclassed
+    models alike; whatever a `tf.function` traced inside the block keeps the replacement.
+    """
+    try:
+        for layer in layers:
+            layer.call = replacement(layer, layer.call)
+        yield
+    finally:
+        for layer in layers:
+            if "call" in vars(layer):
+                del layer.call
+
+
+@contextmanager
+def restored_momentum(sites: Sequence[BNSite]) -> Iterator[None]:
+    """Give every site the momentum back that it had before the block."""
+    before = [site.layer.momentum for site in sites]
+    try:
+        yield
+    finally:
+        for site, momentum in zip(sites, before, strict=True):
+            site.layer.momentum = momentum

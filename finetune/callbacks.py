@@ -1,0 +1,100 @@
+"""What the trainer watches during `fit`: divergence, the log of every epoch, the best weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from finetune.errors import DivergedError
+from finetune.progress import Progress
+
+
+class DivergenceWatch(keras.callbacks.Callback):  # type: ignore[misc]
+    """Stop at the first step whose loss is not finite, or a hundred times that of guessing.
+
+    Raises DivergedError; the message names the step and says what to do.
+    """
+
+    TIMES_CHANCE = 100.0
+
+    def __init__(self, title: str, steps: int, classes: int) -> None:
+        super().__init__()
+        self.title, self.steps = title, steps
+        self.limit = self.TIMES_CHANCE * math.log(max(classes, 2))
+        self.epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.epoch = epoch + 1
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        loss = float((logs or {})["loss"])
+        if math.isfinite(loss) and loss <= self.limit:
+            return
+        what = f"reached {loss:.3g}" if math.isfinite(loss) else f"became {loss}"
+        raise DivergedError(
+            f"{self.title}: the loss {what} at step {batch + 1} of {self.steps} in epoch {self.epoch}; "
+            "lower the learning rate of this stage (frozen statistics need a lower one than batch statistics), "
+            "or lengthen its warmup"
+        )
+
+
+class EpochLog(keras.callbacks.Callback):  # type: ignore[misc]
+    """Hand every batch to the progress, every epoch to the log, under the names that MLflow shows."""
+
+    NAMES = {  # noqa: RUF012 - read only
+        "loss": "train/loss",
+        "accuracy": "train/accuracy",
+        "val_loss": "validation/loss",
+        "val_accuracy": "validation/accuracy",
+    }
+
+    def __init__(self, progress: Progress, log: Callable[[int, Mapping[str, float]], None]) -> None:
+        super().__init__()
+        self.progress, self.log = progress, log
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        logs = logs or {}
+        self.progress.batch(batch + 1, float(logs["loss"]), float(logs["accuracy"]))
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        metrics = {name: float((logs or {})[key]) for key, name in self.NAMES.items()}
+        self.progress.epoch(epoch + 1, metrics)
+        rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        self.log(epoch + 1, {**metrics, "learning_rate": rate})
+
+
+class BestWeights(keras.callbacks.Callback):  # type: ignore[misc]
+    """Keep the weights (running statistics included) of the epoch with the lowest validation loss.
+
+    They are put back when the stage ends, stops early for want of progress, or diverges.
+    patience: epochs without a new best after which the stage stops; None never stops it.
+    """
+
+    def __init__(self, patience: int | None) -> None:
+        super().__init__()
+        self.patience = patience
+        self.best = math.inf
+        self.best_epoch = 0
+        self.weights: list[np.ndarray] = []
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.weights = self.model.get_weights()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        loss = float((logs or {})["val_loss"])
+        if loss < self.best:
+            self.best, self.best_epoch = loss, epoch + 1
+            self.weights = self.model.get_weights()
+        elif self.patience is not None and epoch + 1 - self.best_epoch >= self.patience:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.put_back()
+
+    def put_back(self) -> None:
+        self.model.set_weights(self.weights)

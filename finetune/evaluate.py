@@ -1,0 +1,70 @@
+"""How good predicted probabilities are: accuracy, balanced accuracy, cross-entropy, calibration error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.result import Evaluation
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+SMALLEST = 1e-7
+"""Probabilities are clipped here before the logarithm, as Keras does, so that one sure mistake costs 16 nats."""
+
+
+def evaluate(model: keras.Model, batches: tf.data.Dataset, classes: int) -> Evaluation:
+    """Predict labelled batches, (images, labels), with a model that gives (batch, classes) probabilities."""
+    labels = np.concatenate([np.asarray(y) for _, y in batches.as_numpy_iterator()])
+    probabilities = model.predict(batches.map(_images_only), verbose=0)
+    return score(np.asarray(probabilities, np.float64), labels, classes)
+
+
+def _images_only(images: Any, _: Any) -> Any:
+    return images
+
+
+def score(probabilities: NDArray[np.float64], labels: NDArray[np.integer], classes: int) -> Evaluation:
+    """All metrics of (n, classes) probabilities against (n,) labels. Balanced accuracy is the mean recall
+    of the classes that occur."""
+    from sklearn.metrics import confusion_matrix
+
+    predicted = probabilities.argmax(axis=1)
+    confusion = confusion_matrix(labels, predicted, labels=range(classes))
+    occurring = confusion.sum(axis=1) > 0
+    recalls = confusion.diagonal()[occurring] / confusion.sum(axis=1)[occurring]
+    metrics: Mapping[str, float] = {
+        "accuracy": float(np.mean(predicted == labels)),
+        "balanced_accuracy": float(recalls.mean()),
+        "cross_entropy": cross_entropy(probabilities, labels),
+        "expected_calibration_error": expected_calibration_error(probabilities, labels),
+    }
+    return Evaluation(metrics, tuple(tuple(int(n) for n in row) for row in confusion), len(labels))
+
+
+def cross_entropy(probabilities: NDArray[np.float64], labels: NDArray[np.integer]) -> float:
+    """Mean negative logarithm of the probability given to the true class, in nats."""
+    given = probabilities[np.arange(len(labels)), labels]
+    return float(-np.mean(np.log(np.clip(given, SMALLEST, 1.0))))
+
+
+def expected_calibration_error(
+    probabilities: NDArray[np.float64], labels: NDArray[np.integer], bins: int = 15
+) -> float:
+    """Mean distance of confidence and accuracy over equal-width bins of confidence, weighted by their
+    sizes (Guo et al. 2017, arXiv:1706.04599)."""
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == labels
+    # bins are open below and closed above: a confidence of exactly 1 belongs to the last one
+    places = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    sizes = np.bincount(places, minlength=bins)
+    gaps = np.abs(
+        np.bincount(places, weights=confidence, minlength=bins)
+        - np.bincount(places, weights=correct, minlength=bins)
+    )
+    return float(gaps.sum() / sizes.sum())

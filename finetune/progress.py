@@ -1,0 +1,117 @@
+"""What a person sees while a run goes on: a bar with time left on a terminal, one line an epoch elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+
+class Progress:
+    """Says nothing; base of what does. `stage` opens a stage, `batch` and `epoch` follow, `note` is a sentence."""
+
+    def phase(self, words: str) -> None:
+        """What the run turns to now."""
+
+    def stage(self, title: str, epochs: int, steps: int, batch_size: int) -> None:
+        """A stage of `epochs` epochs of `steps` batches begins."""
+
+    def batch(self, step: int, loss: float, accuracy: float) -> None:
+        """One batch of the current epoch is done; loss and accuracy are means over the epoch so far."""
+
+    def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """One epoch is done."""
+
+    def note(self, words: str) -> None:
+        """Something the person should know."""
+
+    def close(self) -> None:
+        """The stage ended, well or not."""
+
+
+class LineProgress(Progress):
+    """One line a phase and an epoch, for logs. `console` is a rich Console."""
+
+    def __init__(self, console: Any) -> None:
+        self.console = console
+        self.epochs = self.steps = self.batch_size = 0
+        self.begun = 0.0
+
+    def phase(self, words: str) -> None:
+        self.console.print(words, highlight=False, markup=False)
+
+    def stage(self, title: str, epochs: int, steps: int, batch_size: int) -> None:
+        self.phase(title)
+        self.epochs, self.steps, self.batch_size = epochs, steps, batch_size
+        self.begun = time.perf_counter()
+
+    def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        seconds = time.perf_counter() - self.begun
+        rate = epoch * self.steps * self.batch_size / max(seconds, 1e-9)
+        left = seconds / epoch * (self.epochs - epoch)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        self.phase(f"  epoch {epoch}/{self.epochs}  {shown}  {rate:.0f} images/s  {_clock(left)} left")
+
+    def note(self, words: str) -> None:
+        self.console.print(f"note: {words}", highlight=False, markup=False)
+
+
+class BarProgress(LineProgress):
+    """As `LineProgress`, and a bar over the batches of the running epoch."""
+
+    REFRESH_SECONDS = 0.2
+
+    def __init__(self, console: Any) -> None:
+        super().__init__(console)
+        self.bar: Any = None
+        self.task: Any = None
+        self.done = 0
+        self.shown = 0.0
+
+    def stage(self, title: str, epochs: int, steps: int, batch_size: int) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        super().stage(title, epochs, steps, batch_size)
+        self.close()
+        self.done = 0
+        self.bar = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[measures]}"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=self.console,
+            transient=True,
+            auto_refresh=False,
+        )
+        self.task = self.bar.add_task("epoch 1", total=epochs * steps, measures="")
+        self.bar.start()
+
+    def batch(self, step: int, loss: float, accuracy: float) -> None:
+        now = time.perf_counter()
+        if now - self.shown < self.REFRESH_SECONDS:
+            return
+        self.shown = now
+        finished = self.done + step
+        rate = finished * self.batch_size / max(now - self.begun, 1e-9)
+        self.bar.update(
+            self.task,
+            completed=finished,
+            description=f"epoch {self.done // self.steps + 1}/{self.epochs}",
+            measures=f"loss {loss:.3f}  accuracy {accuracy:.3f}  {rate:.0f} images/s",
+            refresh=True,
+        )
+
+    def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        self.done = epoch * self.steps
+        super().epoch(epoch, metrics)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

@@ -1,0 +1,66 @@
+"""What a model was made from: recipe, data, weights and versions; written beside it as provenance.json."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+from finetune.batchnorm.population import Measurement
+from finetune.datasets.base import Splits
+from finetune.policies.base import Finish
+
+PACKAGES = ("finetune", "tensorflow", "keras", "keras-cv", "tensorflow-datasets", "mlflow", "numpy")
+
+
+def provenance(
+    recipe: Mapping[str, Any],
+    origin: Mapping[str, Any],
+    splits: Splits,
+    start: Measurement | None,
+    finish: Finish,
+    reference_images: int,
+) -> dict[str, Any]:
+    """Everything but what would tell about the person or the machine; plain values, ready for JSON."""
+    return {
+        "format": 1,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "recipe": recipe,
+        "weights": dict(origin),
+        "data": {
+            "digest": splits.digest,
+            "licence": splits.licence,
+            "image_size": splits.image_size,
+            "class_names": list(splits.class_names),
+            "splits": describe_splits(splits),
+        },
+        "running_statistics": {
+            "measured_before_training": _measured(start),
+            "measured_after_training": _measured(finish.measurement if finish.kept else None),
+            "reference_images": reference_images,
+        },
+        "versions": versions(),
+    }
+
+
+def describe_splits(splits: Splits) -> dict[str, str]:
+    """Each split in words with its number of images."""
+    four = (splits.train, splits.validation, splits.test, splits.calibration)
+    return {split.name: f"{split.description} ({split.count} images)" for split in four}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide what a model computes."""
+    return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}}
+
+
+def _measured(measurement: Measurement | None) -> dict[str, float] | None:
+    if measurement is None:
+        return None
+    return {
+        "images": measurement.images,
+        "residual": measurement.residual,
+        "prior": measurement.prior,
+    }

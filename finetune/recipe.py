@@ -1,0 +1,90 @@
+"""A recipe: everything that decides a run, as one frozen value. Imports no Keras."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from finetune.backbones import AnyBackbone
+from finetune.component import Component
+from finetune.datasets import AnyDataset
+from finetune.heads import AnyHead, Linear
+from finetune.policies import AnyPolicy
+from finetune.stage import Stage
+
+NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+"""A name is that of a folder and of an MLflow run."""
+
+
+def _checked_name(name: str) -> str:
+    if re.fullmatch(NAME_PATTERN, name) is None:
+        raise PydanticCustomError(
+            "name",
+            "expected at most 100 letters, digits, '-', '_' and '.', first a letter or digit, got {name}",
+            {"name": reprlib.repr(name)},
+        )
+    return name
+
+
+Name = Annotated[str, AfterValidator(_checked_name), Field(json_schema_extra={"pattern": f"^{NAME_PATTERN}$"})]
+
+
+class Tracking(Component):
+    """What MLflow gets."""
+
+    enabled: bool = True
+    uri: str | None = Field(None, description="MLFLOW_TRACKING_URI, else sqlite:///mlflow.db, where left out")
+    experiment: str = Field("finetune", min_length=1)
+    log_model: bool = True
+    register_as: str | None = Field(
+        None, alias="register", min_length=1, description="name in the model registry; only a proven run gets there"
+    )
+
+
+class Recipe(Component):
+    """Everything that decides a run. Field order is the order in which a resolved recipe is written."""
+
+    name: Name = Field("recipe", description="the file's name without .yaml where left out")
+    seed: int = Field(0, ge=0, lt=2**32)
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    backbone: AnyBackbone
+    data: AnyDataset
+    head: AnyHead = Linear()
+    batchnorm: AnyPolicy
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _batches_have_a_spread(self) -> Self:
+        if self.batchnorm.promise.statistics == "follow" and self.data.batch_size == 1:
+            raise PydanticCustomError(
+                "batch_of_one",
+                "1 image a batch has no spread to normalise with under policy {policy};"
+                " use at least 2 (16 or more is better) or policy freeze",
+                {"at": ("data", "batch_size"), "policy": self.batchnorm.policy},
+            )
+        return self
+
+
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    """Every key with its value, defaults included, as plain values in recipe order.
+
+    Written as YAML and read again it is an equal recipe.
+    """
+    sections = recipe.model_dump(mode="json", by_alias=True)
+    return {key: _kind_first(value) if isinstance(value, dict) else value for key, value in sections.items()}
+
+
+def _kind_first(section: dict[str, Any]) -> dict[str, Any]:
+    # pydantic writes the keys of the base class first
+    kind = {key: section[key] for key in ("source", "policy") if key in section}
+    return kind | section
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema (draft 2020-12) of a recipe, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema(by_alias=True)}

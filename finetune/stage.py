@@ -1,0 +1,54 @@
+"""A stage: a stretch of training at one setting."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from finetune.component import Component
+
+SGD_MOMENTUM = 0.9
+
+
+class FromLayer(Component):
+    """Train the head and, of the backbone, this layer and everything after it in call order."""
+
+    layer: str = Field(alias="from", min_length=1, description="path of a backbone layer")
+
+
+def _form(train: Any) -> str:
+    return "layer" if isinstance(train, dict | FromLayer) else "part"
+
+
+Trained = Annotated[
+    Annotated[Literal["head", "everything"], Tag("part")] | Annotated[FromLayer, Tag("layer")],
+    Discriminator(_form),
+]
+
+
+class Stage(Component):
+    """What is trained, for how long and how fast."""
+
+    train: Trained = Field(description="head, everything, or {from: LAYER}")
+    epochs: int = Field(ge=1, description="passes over the training split")
+    learning_rate: float = Field(gt=0, description="the peak, reached after the warm-up")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="how the rate goes on after the warm-up")
+    warmup: float = Field(0.1, ge=0, le=1, description="share of the stage's steps in which the rate rises from 0")
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    momentum: float = Field(SGD_MOMENTUM, ge=0, lt=1, description="of sgd; not the momentum of a BN site")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled from the gradient, as in AdamW")
+    early_stopping: int | None = Field(
+        None, ge=1, description="stop after this many epochs without a lower validation loss"
+    )
+
+    @model_validator(mode="after")
+    def _momentum_has_a_user(self) -> Self:
+        if self.optimizer != "sgd" and self.momentum != SGD_MOMENTUM:
+            raise PydanticCustomError(
+                "unused_key",
+                "only optimizer sgd has a momentum, not {optimizer}; leave it out",
+                {"at": ("momentum",), "optimizer": self.optimizer},
+            )
+        return self

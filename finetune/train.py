@@ -1,0 +1,154 @@
+"""The trainer: one stage at a time, the BN policy applied before every compile."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from finetune.batchnorm.sites import BNSite
+from finetune.callbacks import BestWeights, DivergenceWatch, EpochLog
+from finetune.errors import DivergedError, InputError
+from finetune.policies.base import Policy
+from finetune.progress import Progress
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from finetune.stage import FromLayer, Stage
+
+FROZEN_DECAY = ("gamma", "beta", "bias")
+"""Parameters that weight decay leaves alone: it is there to shrink kernels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trainee:
+    """A model under training: the joined model, its backbone inside it, its sites."""
+
+    model: keras.Model
+    backbone: keras.Model
+    sites: Sequence[BNSite]
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """Batched data for the trainer. steps: training batches an epoch; classes: how many there are."""
+
+    training: tf.data.Dataset
+    validation: tf.data.Dataset
+    steps: int
+    batch_size: int
+    classes: int
+    class_weights: Mapping[int, float] | None
+
+
+def fit_stage(
+    trainee: Trainee,
+    policy: Policy,
+    stage: Stage,
+    title: str,
+    material: Material,
+    progress: Progress,
+    log: Callable[[int, Mapping[str, float]], None],
+) -> list[BNSite]:
+    """Train one stage and leave the model with its best weights, by validation loss.
+
+    log: called with (epoch from 1, metrics) after every epoch. Returns the sites inside the part of
+    the model that was trained. Raises DivergedError, with the best weights of the stage in the model.
+    """
+    trained = choose_trained(trainee, stage.train)
+    policy.prepare(trainee.sites, trained=trained, steps_per_epoch=material.steps)
+    compile_stage(trainee.model, stage, material.steps)
+    progress.stage(title, stage.epochs, material.steps, material.batch_size)
+    best = BestWeights(stage.early_stopping)
+    watch = DivergenceWatch(title, material.steps, material.classes)
+    try:
+        trainee.model.fit(
+            material.training,
+            validation_data=material.validation,
+            epochs=stage.epochs,
+            class_weight=dict(material.class_weights) if material.class_weights else None,
+            callbacks=[watch, EpochLog(progress, log), best],
+            verbose=0,
+        )
+    except DivergedError:
+        best.put_back()
+        raise
+    finally:
+        progress.close()
+    return trained
+
+
+def choose_trained(trainee: Trainee, train: str | FromLayer) -> list[BNSite]:
+    """Set which layers train: the head, everything, or the backbone from one layer on and the head.
+
+    Returns the sites that are inside. The policy comes after: a model set trainable as a whole
+    sets every site trainable again.
+    """
+    trainee.model.trainable = True
+    for layer in _kept_layers(trainee.backbone, train):
+        layer.trainable = False
+    return [site for site in trainee.sites if site.layer.trainable]
+
+
+def _kept_layers(backbone: keras.Model, train: str | FromLayer) -> Sequence[keras.Layer]:
+    if train == "everything":
+        return ()
+    if train == "head":
+        return (backbone,)
+    pattern = train if isinstance(train, str) else train.layer
+    names = [layer.name for layer in backbone.layers]
+    first = next((i for i, name in enumerate(names) if fnmatch.fnmatchcase(name, pattern)), None)
+    if first is None:
+        raise InputError(
+            f"stages: train from {pattern!r}: the backbone {backbone.name} has no such layer; "
+            f"it has {', '.join(names[:6])}, ... {names[-1]} ({len(names)} layers; * and ? are understood)"
+        )
+    return backbone.layers[:first]
+
+
+def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
+    """Compile for one stage: optimizer, schedule, loss; XLA only where there is an accelerator (18 times slower
+    on a CPU for depthwise convolutions)."""
+    model.compile(
+        optimizer=_optimizer(stage, steps),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile="auto",
+    )
+
+
+def _optimizer(stage: Stage, steps: int) -> keras.optimizers.Optimizer:
+    rate = _schedule(stage, steps * stage.epochs)
+    decay = stage.weight_decay or None
+    if stage.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(rate, momentum=stage.momentum, weight_decay=decay)
+    elif stage.optimizer == "adam":
+        optimizer = keras.optimizers.Adam(rate, weight_decay=decay)
+    else:
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=stage.weight_decay)
+    if decay:
+        optimizer.exclude_from_weight_decay(var_names=list(FROZEN_DECAY))
+    return optimizer
+
+
+def _schedule(stage: Stage, total: int) -> Any:
+    """Linear warm-up over a share of the stage, then a cosine to zero or a constant."""
+    warmup = int(stage.warmup * total)
+    if stage.schedule == "cosine":
+        return keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0 if warmup else stage.learning_rate,
+            decay_steps=max(total - warmup, 1),
+            warmup_target=stage.learning_rate if warmup else None,
+            warmup_steps=warmup,
+        )
+    if not warmup:
+        return stage.learning_rate
+    return keras.optimizers.schedules.PolynomialDecay(
+        initial_learning_rate=stage.learning_rate / warmup,
+        decay_steps=warmup,
+        end_learning_rate=stage.learning_rate,
+    )
