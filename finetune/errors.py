@@ -1,13 +1,13 @@
 """What can go wrong, by who has to act. Every error says what was found, what was expected and what to do.
 
-    FinetuneError            exit code 1
-    +-- InputError           exit code 2   the recipe, the data, the weights or an argument
-    |   +-- RecipeError                    a recipe file, with file, line and key
-    |   +-- DataError                      images, labels, splits
-    |   +-- WeightsError                   pretrained weights that do not fit
-    |   +-- OutputError                    a place that cannot be written
-    +-- ProofError           exit code 5   the policy did not do what it promised
-    +-- DivergedError        exit code 6   the training left the finite numbers
+FinetuneError            exit code 1
++-- InputError           exit code 2   the recipe, the data, the weights or an argument
+|   +-- RecipeError                    a recipe file, with file, line and key
+|   +-- DataError                      images, labels, splits
+|   +-- WeightsError                   pretrained weights that do not fit
+|   +-- OutputError                    a place that cannot be written
++-- ProofError           exit code 5   the policy did not do what it promised
++-- DivergedError        exit code 6   the training left the finite numbers
 """
 
 from __future__ import annotations

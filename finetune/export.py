@@ -17,6 +17,9 @@ from finetune.batchnorm.reference import FILE_NAME, save_reference
 from finetune.datasets.resize import to_square_uint8
 from finetune.errors import FinetuneError
 
+EXPORTED = (FILE_NAME, "provenance.json")
+"""What travels with a model wherever it goes: a later recalibration needs it."""
+
 PARITY_TOLERANCE = 1e-3
 """In probability, between the model in memory and the exported one (3e-2 in half precision)."""
 
@@ -59,9 +62,9 @@ def _save_serving(model: keras.Model, folder: Path, image_size: int) -> None:
 
 
 def _carry(folder: Path, extra: Path) -> None:
-    """What a later recalibration needs travels inside the SavedModel (TensorFlow ignores assets.extra)."""
+    """Into the SavedModel; TensorFlow leaves assets.extra alone."""
     extra.mkdir()
-    for name in (FILE_NAME, "provenance.json"):
+    for name in EXPORTED:
         shutil.copyfile(folder / name, extra / name)
 
 

@@ -29,11 +29,11 @@ def provenance(
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "recipe": recipe,
         "weights": dict(origin),
+        "class_names": list(splits.class_names),
         "data": {
             "digest": splits.digest,
             "licence": splits.licence,
             "image_size": splits.image_size,
-            "class_names": list(splits.class_names),
             "splits": describe_splits(splits),
         },
         "running_statistics": {
@@ -54,6 +54,12 @@ def describe_splits(splits: Splits) -> dict[str, str]:
 def versions() -> dict[str, str]:
     """Of Python and of the packages that decide what a model computes."""
     return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}}
+
+
+def requirements() -> list[str]:
+    """What loading `model.keras` takes, pinned; keras-cv for backbones made of its own layers."""
+    found = versions()
+    return [f"{package}=={found[package]}" for package in ("tensorflow", "keras", "keras-cv", "numpy")]
 
 
 def _measured(measurement: Measurement | None) -> dict[str, float] | None:

@@ -30,7 +30,9 @@ def _checked_name(name: str) -> str:
     return name
 
 
-Name = Annotated[str, AfterValidator(_checked_name), Field(json_schema_extra={"pattern": f"^{NAME_PATTERN}$"})]
+Name = Annotated[
+    str, AfterValidator(_checked_name), Field(json_schema_extra={"pattern": f"^{NAME_PATTERN}$"})
+]
 
 
 class Tracking(Component):
@@ -41,7 +43,10 @@ class Tracking(Component):
     experiment: str = Field("finetune", min_length=1)
     log_model: bool = True
     register_as: str | None = Field(
-        None, alias="register", min_length=1, description="name in the model registry; only a proven run gets there"
+        None,
+        alias="register",
+        min_length=1,
+        description="name in the model registry; only a proven run gets there",
     )
 
 
@@ -87,4 +92,7 @@ def _kind_first(section: dict[str, Any]) -> dict[str, Any]:
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a recipe, for editors."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema(by_alias=True)}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Recipe.model_json_schema(by_alias=True),
+    }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -16,25 +16,28 @@ from finetune.assemble import assemble
 from finetune.backbones.base import BuiltBackbone
 from finetune.batchnorm import proof
 from finetune.batchnorm.moments import PopulationMoments
-from finetune.batchnorm.population import Measurement, input_moments
-from finetune.batchnorm.shift import shift
-from finetune.batchnorm.sites import BNSite, find_sites, restored_momentum
+from finetune.batchnorm.population import input_moments
+from finetune.batchnorm.sites import find_sites, restored_momentum
 from finetune.datasets.base import Splits
 from finetune.datasets.batches import class_weights, evaluation_batches, images_only, training_batches
+from finetune.describe import finish_in_words, mean_shift, shifts_since, site_records, stage_in_words
 from finetune.errors import DivergedError, ProofError
 from finetune.evaluate import evaluate
-from finetune.export import export
+from finetune.export import EXPORTED, export
 from finetune.policies.base import Finish
 from finetune.progress import Progress
-from finetune.provenance import describe_splits, provenance, versions
-from finetune.recipe import Recipe
-from finetune.recipe_file import resolved
+from finetune.provenance import describe_splits, provenance, requirements
+from finetune.recipe import Recipe, resolved
+from finetune.recipe_file.yaml_text import write
 from finetune.report import write_report
-from finetune.result import Check, EpochRecord, Evaluation, RunResult, SiteRecord
+from finetune.result import Check, EpochRecord, RunResult
 from finetune.run_folder import append_metrics, clear_output_errors, new_run_folder
 from finetune.stopwatch import Stopwatch
-from finetune.tracking import open_run
+from finetune.tracking import Tracker, log_result, open_run, store_uri
 from finetune.train import Material, Trainee, fit_stage
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 EVALUATION_BATCH = 128
 """Images a batch wherever nothing is trained; also what one-pass statistics are batched by."""
@@ -44,7 +47,7 @@ REFERENCE_IMAGES = 2048
 
 
 @dataclass(frozen=True, eq=False)
-class RunContext:
+class Running:
     """What the steps of one run share."""
 
     recipe: Recipe
@@ -52,7 +55,7 @@ class RunContext:
     built: BuiltBackbone
     trainee: Trainee
     folder: Path
-    tracking: Any
+    tracking: Tracker
     progress: Progress
     watch: Stopwatch
     epochs: list[EpochRecord] = field(default_factory=list)
@@ -60,7 +63,7 @@ class RunContext:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What training leaves behind: the readings for the proof and what the policy measured."""
+    """What training leaves: the readings for the proof, the policy's finish, the momentum of each site."""
 
     timeline: proof.Timeline
     finish: Finish
@@ -73,37 +76,57 @@ def run(
     """Fine-tune as the recipe says, prove the policy, and leave a run folder and an MLflow run.
 
     tracking_uri: goes before the recipe's own and MLFLOW_TRACKING_URI.
-    Raises InputError, before anything is written, where the recipe cannot be carried out; DivergedError
-    with the last good weights in the run folder; ProofError where the policy did not hold: the report
-    is written then, and no model.
+    Raises InputError, before anything is written, where the recipe cannot be carried out; DivergedError,
+    with the last good weights in the run folder; ProofError where the policy did not hold: the report is
+    written then, and no model.
     """
-    progress = progress or Progress()
-    watch = Stopwatch()
-    with precision(recipe.precision):
+    progress, watch = progress or Progress(), Stopwatch()
+    with computing_in(recipe.precision):
         keras.utils.set_random_seed(recipe.seed)
-        progress.phase(f"opening the data and building the backbone ({recipe.backbone.source})")
+        progress.phase(f"{recipe.name}: opening the data")
         with watch.phase("data"):
-            splits = recipe.data.load(recipe.data.image_size or recipe.backbone.default_image_size, recipe.seed)
+            splits = recipe.data.load(
+                recipe.data.image_size or recipe.backbone.default_image_size, recipe.seed
+            )
+        progress.phase(f"building the backbone and its head for {len(splits.class_names)} classes")
         with watch.phase("model"):
             built, trainee = build(recipe, splits)
         folder = new_run_folder(runs_folder, recipe.name)
         with clear_output_errors(folder), open_tracking(recipe, folder, tracking_uri, progress) as tracking:
-            context = RunContext(recipe, splits, built, trainee, folder, tracking, progress, watch)
-            return fine_tune(context)
+            return fine_tune(Running(recipe, splits, built, trainee, folder, tracking, progress, watch))
 
 
-def fine_tune(context: RunContext) -> RunResult:
+def fine_tune(running: Running) -> RunResult:
     """Train, prove, evaluate, and publish what was proven."""
-    trained = train(context)
-    context.progress.phase("proving the policy and evaluating on the test split")
-    with context.watch.phase("proof"):
-        checks = prove(context, trained)
-    with context.watch.phase("evaluation"):
-        test = evaluate_test(context)
-    with context.watch.phase("reference statistics"):
-        reference, images = measure_reference(context)
-    result = describe(context, trained, checks, test, images)
-    publish(context, result, reference)
+    write_recipe(running)
+    trained = train(running)
+    running.progress.phase("proving the policy, evaluating, measuring the reference statistics")
+    with running.watch.phase("evaluation"):
+        checks = prove(running, trained)
+        reference, images = measure_reference(running)
+        test = evaluate(running.trainee.model, batches_of(running, "test"), len(running.splits.class_names))
+    recipe = resolved(running.recipe)
+    origins = provenance(
+        recipe, running.built.origin, running.splits, trained.timeline.start, trained.finish, images
+    )
+    result = RunResult(
+        name=running.folder.name,
+        folder=running.folder,
+        recipe=recipe,
+        policy=running.recipe.batchnorm.policy,
+        class_names=running.splits.class_names,
+        dataset=describe_splits(running.splits),
+        epochs=tuple(running.epochs),
+        sites=site_records(
+            trained.timeline.pretrained, running.trainee.sites, trained.momentum, batch_size(running)
+        ),
+        test=test,
+        checks=checks,
+        notes=(*running.splits.notes, *finish_in_words(trained.finish)),
+        seconds=running.watch.seconds,
+        provenance=origins,
+    )
+    publish(running, result, reference)
     return result
 
 
@@ -115,190 +138,158 @@ def build(recipe: Recipe, splits: Splits) -> tuple[BuiltBackbone, Trainee]:
     return built, Trainee(model, built.model, find_sites(model, one_image))
 
 
-def train(context: RunContext) -> Trained:
+def open_tracking(
+    recipe: Recipe, folder: Path, uri: str | None, progress: Progress
+) -> AbstractContextManager[Tracker]:
+    store = store_uri(uri or recipe.tracking.uri) if recipe.tracking.enabled else None
+    tags = {"bn.policy": recipe.batchnorm.policy, "run_folder": folder.name}
+    return open_run(store, recipe.tracking.experiment, folder.name, resolved(recipe), tags, progress.note)
+
+
+def write_recipe(running: Running) -> None:
+    running.folder.joinpath("recipe.yaml").write_text(write(resolved(running.recipe)), encoding="utf-8")
+    splits = running.splits
+    for split in (splits.train, splits.validation, splits.test, splits.calibration):
+        running.tracking.log_dataset(
+            split.description, split.description, splits.digest, split.count, split.name
+        )
+
+
+def train(running: Running) -> Trained:
     """The policy before, while and after the stages; the statistics are read at every turning point."""
-    recipe, trainee, policy = context.recipe, context.trainee, context.recipe.batchnorm
-    calibration = partial(images_only, context.splits.calibration, EVALUATION_BATCH)
+    trainee, policy = running.trainee, running.recipe.batchnorm
+    calibration = partial(images_only, running.splits.calibration, EVALUATION_BATCH)
     pretrained = proof.read(trainee.sites)
-    with context.watch.phase("policy"):
+    with running.watch.phase("policy"):
         start = policy.start(trainee.model, trainee.sites, calibration)
     started = proof.read(trainee.sites)
-    with context.watch.phase("training"), restored_momentum(trainee.sites):
-        trained_paths = train_stages(context, pretrained)
+    with running.watch.phase("training"), restored_momentum(trainee.sites):
+        trained_paths = train_stages(running, pretrained)
         momentum = {site.path: site.momentum for site in trainee.sites}
     trained = proof.read(trainee.sites)
-    with context.watch.phase("policy"):
-        finish = policy.finish_training(trainee.model, trainee.sites, calibration, validation_loss(context))
+    with running.watch.phase("policy"):
+        finish = policy.finish_training(trainee.model, trainee.sites, calibration, validation_loss(running))
     kept = finish.measurement if finish.kept else None
     finished = proof.read(trainee.sites)
     timeline = proof.Timeline(pretrained, started, trained, finished, start, kept, trained_paths)
     return Trained(timeline, finish, momentum)
 
 
-def train_stages(context: RunContext, pretrained: tuple[proof.Reading, ...]) -> frozenset[str]:
+def train_stages(running: Running, pretrained: Sequence[proof.Reading]) -> frozenset[str]:
     """All stages in order; the paths of the sites inside what any of them trained."""
-    recipe, trainee = context.recipe, context.trainee
-    material = prepare_material(context)
-    trained: set[str] = set()
+    recipe, trainee, trained = running.recipe, running.trainee, set[str]()
+    material = prepare(running)
     for number, stage in enumerate(recipe.stages):
-        title = f"stage {number + 1} of {len(recipe.stages)}: {stage_in_words(stage)}"
-        log = partial(log_epoch, context, pretrained, number)
+        title = stage_in_words(number, recipe.stages)
+        log = partial(log_epoch, running, pretrained, number)
         try:
-            sites = fit_stage(trainee, recipe.batchnorm, stage, title, material, context.progress, log)
+            sites = fit_stage(trainee, recipe.batchnorm, stage, title, material, running.progress, log)
         except DivergedError as error:
-            weights = context.folder / "last_good.weights.h5"
+            weights = running.folder / "last_good.weights.h5"
             trainee.model.save_weights(weights)
             raise DivergedError(f"{error}; the last good weights are in {weights}") from None
         trained.update(site.path for site in sites if site.calls)
     return frozenset(trained)
 
 
-def stage_in_words(stage: Any) -> str:
-    part = stage.train if isinstance(stage.train, str) else f"from {stage.train.layer} on"
-    return f"train {part}, {stage.epochs} epochs, {stage.optimizer} at {stage.learning_rate:g}"
-
-
-def prepare_material(context: RunContext) -> Material:
-    data, splits = context.recipe.data, context.splits
-    weights = class_weights(splits.train, len(splits.class_names)) if data.class_weights == "balanced" else None
-    batch_size = min(data.batch_size, splits.train.count)
+def prepare(running: Running) -> Material:
+    """The data as the trainer takes them."""
+    recipe, splits = running.recipe, running.splits
+    classes = len(splits.class_names)
+    balanced = recipe.data.class_weights == "balanced"
     return Material(
-        training=training_batches(splits.train, data, context.recipe.seed),
-        validation=evaluation_batches(splits.validation, EVALUATION_BATCH),
-        steps=splits.train.count // batch_size,
-        batch_size=batch_size,
-        classes=len(splits.class_names),
-        class_weights=weights,
+        training=training_batches(splits.train, recipe.data, recipe.seed),
+        validation=batches_of(running, "validation"),
+        steps=splits.train.count // batch_size(running),
+        batch_size=batch_size(running),
+        classes=classes,
+        class_weights=class_weights(splits.train, classes) if balanced else None,
     )
 
 
+def batch_size(running: Running) -> int:
+    return min(running.recipe.data.batch_size, running.splits.train.count)
+
+
+def batches_of(running: Running, split: str) -> tf.data.Dataset:
+    return evaluation_batches(getattr(running.splits, split), EVALUATION_BATCH)
+
+
 def log_epoch(
-    context: RunContext,
-    pretrained: tuple[proof.Reading, ...],
+    running: Running,
+    pretrained: Sequence[proof.Reading],
     stage: int,
     epoch: int,
     metrics: Mapping[str, float],
 ) -> None:
     """One epoch to the run folder and to MLflow, with how far the running statistics have moved."""
-    shifts = [shift_in_metrics(s) for s in shifts_since(pretrained, context.trainee.sites)]
-    mean = {name: float(np.mean([s[name] for s in shifts])) for name in shifts[0]} if shifts else {}
-    record = EpochRecord(stage + 1, epoch, len(context.epochs) + 1, {**metrics, **mean})
-    context.epochs.append(record)
-    append_metrics(context.folder, {"stage": record.stage, "epoch": epoch, "step": record.step, **record.metrics})
-    context.tracking.log_epoch(record.step, record.metrics)
+    moved = mean_shift(shifts_since(pretrained, running.trainee.sites))
+    record = EpochRecord(stage + 1, epoch, len(running.epochs) + 1, {**metrics, **moved})
+    running.epochs.append(record)
+    places = {"stage": record.stage, "epoch": record.epoch, "step": record.step}
+    append_metrics(running.folder, {**places, **record.metrics})
+    running.tracking.log_epoch(record.step, record.metrics)
 
 
-def shifts_since(readings: Sequence[proof.Reading], sites: Sequence[BNSite]) -> list[Shift]:
-    """The shift of every built site since a reading of the same sites."""
-    built = [site for site in sites if site.built]
-    return [
-        shift(before.statistics, site.statistics, site.epsilon)
-        for before, site in zip(readings, built, strict=True)
-    ]
+def validation_loss(running: Running) -> Callable[[], float]:
+    batches = batches_of(running, "validation")
+    return lambda: float(running.trainee.model.evaluate(batches, verbose=0, return_dict=True)["loss"])
 
 
-def shift_in_metrics(moved: Shift) -> dict[str, float]:
-    return {"bn_shift/mean": moved.mean, "bn_shift/log_std": moved.log_std, "bn_shift/kl": moved.kl}
+def prove(running: Running, trained: Trained) -> tuple[Check, ...]:
+    """What the policy promised, on the model as it will be exported."""
+    images = next(iter(images_only(running.splits.validation, 16)))
+    promise = running.recipe.batchnorm.promise
+    return proof.check(promise, trained.timeline, running.trainee.sites, running.trainee.model, images)
 
 
-def validation_loss(context: RunContext) -> Callable[[], float]:
-    batches = evaluation_batches(context.splits.validation, EVALUATION_BATCH)
-    return lambda: float(context.trainee.model.evaluate(batches, verbose=0, return_dict=True)["loss"])
-
-
-def prove(context: RunContext, trained: Trained) -> tuple[Check, ...]:
-    images = next(iter(images_only(context.splits.validation, 16, limit=16)))
-    promise = context.recipe.batchnorm.promise
-    return proof.check(promise, trained.timeline, context.trainee.sites, context.trainee.model, images)
-
-
-def evaluate_test(context: RunContext) -> Evaluation:
-    batches = evaluation_batches(context.splits.test, EVALUATION_BATCH)
-    return evaluate(context.trainee.model, batches, len(context.splits.class_names))
-
-
-def measure_reference(context: RunContext) -> tuple[dict[str, PopulationMoments], int]:
+def measure_reference(running: Running) -> tuple[dict[str, PopulationMoments], int]:
     """Population moments of every site's input on training images under the final weights."""
-    batches = images_only(context.splits.train, EVALUATION_BATCH, limit=REFERENCE_IMAGES)
-    sites = [site for site in context.trainee.sites if site.calls]
-    moments, images = input_moments(context.trainee.model, sites, batches)
+    sites = [site for site in running.trainee.sites if site.calls]
+    batches = images_only(running.splits.train, EVALUATION_BATCH, limit=REFERENCE_IMAGES)
+    moments, images = input_moments(running.trainee.model, sites, batches)
     return {site.path: m for site, m in zip(sites, moments, strict=True)}, images
 
 
-def describe(
-    context: RunContext, trained: Trained, checks: tuple[Check, ...], test: Evaluation, reference_images: int
-) -> RunResult:
-    """Everything found out, as plain values."""
-    recipe, splits, timeline = context.recipe, context.splits, trained.timeline
-    return RunResult(
-        name=context.folder.name,
-        folder=context.folder,
-        recipe=resolved(recipe),
-        policy=recipe.batchnorm.policy,
-        class_names=splits.class_names,
-        dataset=describe_splits(splits),
-        epochs=tuple(context.epochs),
-        sites=site_records(context, trained),
-        test=test,
-        checks=checks,
-        notes=(*splits.notes, *finish_in_words(trained.finish)),
-        seconds=dict(context.watch.seconds),
-        provenance=provenance(
-            resolved(recipe), context.built.origin, splits, timeline.start, trained.finish, reference_images
-        ),
-    )
-
-
-def site_records(context: RunContext, trained: Trained) -> tuple[SiteRecord, ...]:
-    built = [site for site in context.trainee.sites if site.built]
-    batch = min(context.recipe.data.batch_size, context.splits.train.count)
-    return tuple(
-        SiteRecord(
-            index=index,
-            path=site.path,
-            channels=site.channels,
-            momentum=trained.momentum[site.path],
-            epsilon=site.epsilon,
-            positions=site.positions * batch,
-            shift_mean=moved.mean,
-            shift_log_std=moved.log_std,
-            shift_kl=moved.kl,
-        )
-        for index, (site, moved) in enumerate(
-            zip(built, shifts_since(trained.timeline.pretrained, built), strict=True)
-        )
-    )
-
-
-def finish_in_words(finish: Finish) -> tuple[str, ...]:
-    if finish.measurement is None:
-        return ()
-    what = "kept" if finish.kept else "NOT kept: the running statistics are those of the training"
-    return (
-        f"running statistics measured anew on {finish.measurement.images} calibration images after training; "
-        f"validation loss {finish.loss_before:.4f} -> {finish.loss_after:.4f}; {what}",
-    )
-
-
-def publish(context: RunContext, result: RunResult, reference: dict[str, PopulationMoments]) -> None:
-    """Report and measures always; the model only when the policy held. Raises ProofError otherwise."""
+def publish(running: Running, result: RunResult, reference: Mapping[str, PopulationMoments]) -> None:
+    """The report always; the model, in the folder and in MLflow, only where the policy held."""
+    running.progress.phase("writing the report, the model and MLflow")
     for note in result.notes:
-        context.progress.note(note)
-    context.progress.phase("writing the model, the report and MLflow")
+        running.progress.note(note)
     if result.verified:
-        examples = next(iter(images_only(context.splits.test, 8, limit=8)))
-        export(context.trainee.model, context.folder, context.splits.image_size, reference, result.provenance, ...)
-    write_report(result, context.folder / "report.html")
-    log_result(context.tracking, result)
+        with running.watch.phase("export"):
+            publish_model(running, result, reference)
+    write_report(result, running.folder / "report.html")
+    log_result(running.tracking, result)
     if not result.verified:
-        raise ProofError(...)
+        broken = "; ".join(f"{check.name}: {check.detail}" for check in result.checks if not check.passed)
+        raise ProofError(
+            f"policy {result.policy} did not hold: {broken}; no model was written; "
+            f"the evidence is in {running.folder / 'report.html'}"
+        )
+
+
+def publish_model(running: Running, result: RunResult, reference: Mapping[str, PopulationMoments]) -> None:
+    model, folder, tracking = running.trainee.model, running.folder, running.recipe.tracking
+    images = np.asarray(next(iter(images_only(running.splits.test, 8))))
+    export(model, folder, running.splits.image_size, reference, result.provenance, images)
+    if not tracking.log_model:
+        return
+    probabilities = np.asarray(model(images, training=False))
+    beside = [folder / name for name in EXPORTED]
+    uri = running.tracking.log_model(
+        folder / "model.keras", images, probabilities, requirements(), beside=beside
+    )
+    if uri and tracking.register_as:
+        version = running.tracking.register(uri, tracking.register_as)
+        running.progress.note(f"registered as {tracking.register_as} version {version}")
 
 
 @contextmanager
-def precision(name: str) -> Iterator[None]:
-    """Compute in `name` inside the block; Keras' global setting is given back."""
+def computing_in(precision: str) -> Iterator[None]:
+    """Compute in this precision inside the block; Keras' global setting is given back."""
     before = keras.mixed_precision.dtype_policy()
-    keras.mixed_precision.set_dtype_policy(name)
+    keras.mixed_precision.set_dtype_policy(precision)
     try:
         yield
     finally:

@@ -34,8 +34,12 @@ class Stage(Component):
     train: Trained = Field(description="head, everything, or {from: LAYER}")
     epochs: int = Field(ge=1, description="passes over the training split")
     learning_rate: float = Field(gt=0, description="the peak, reached after the warm-up")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="how the rate goes on after the warm-up")
-    warmup: float = Field(0.1, ge=0, le=1, description="share of the stage's steps in which the rate rises from 0")
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="how the rate goes on after the warm-up"
+    )
+    warmup: float = Field(
+        0.1, ge=0, le=1, description="share of the stage's steps in which the rate rises from 0"
+    )
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     momentum: float = Field(SGD_MOMENTUM, ge=0, lt=1, description="of sgd; not the momentum of a BN site")
     weight_decay: float = Field(0.0, ge=0, description="decoupled from the gradient, as in AdamW")

@@ -85,13 +85,18 @@ def fit_stage(
 def choose_trained(trainee: Trainee, train: str | FromLayer) -> list[BNSite]:
     """Set which layers train: the head, everything, or the backbone from one layer on and the head.
 
-    Returns the sites that are inside. The policy comes after: a model set trainable as a whole
-    sets every site trainable again.
+    Returns the sites that are inside. The policy comes after: this sets every site inside trainable.
     """
-    trainee.model.trainable = True
+    _set_trainable(trainee.model, True)
     for layer in _kept_layers(trainee.backbone, train):
-        layer.trainable = False
+        _set_trainable(layer, False)
     return [site for site in trainee.sites if site.layer.trainable]
+
+
+def _set_trainable(layer: keras.Layer, value: bool) -> None:
+    """On every layer below by itself: `layer.trainable = value` recurses only where the value changes."""
+    for each in layer._flatten_layers():
+        each.trainable = value
 
 
 def _kept_layers(backbone: keras.Model, train: str | FromLayer) -> Sequence[keras.Layer]:

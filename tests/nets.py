@@ -11,7 +11,7 @@ SIZE = 8
 
 
 def functional_net(seed: int = 0) -> keras.Model:
-    """Convolution, convolution with a residual join, dense: a site behind each. Statistics are not those of any data."""
+    """Convolution, convolution with a residual join, dense: a site behind each."""
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((SIZE, SIZE, 3), name="image")
     first = layers.Conv2D(6, 3, padding="valid", use_bias=False, name="conv_1")(inputs)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Classifier:
     """The dense classification layer that came with the pretrained weights.
 
-    kernel: (features, classes); bias: (classes,).
+    kernel: (features, classes); bias: (classes,). class_names is empty where nothing names them.
     """
 
     kernel: np.ndarray
@@ -30,7 +30,8 @@ class Classifier:
 class BuiltBackbone:
     """A feature extractor ready to be joined to a head.
 
-    model: preprocessed images (batch, size, size, 3) -> features (batch, h, w, channels) or (batch, channels).
+    model: preprocessed images (batch, size, size, 3) -> features (batch, h, w, channels) or
+        (batch, channels).
     preprocess: plain Keras operations from RGB values 0..255 to what `model` expects.
     origin: where the weights come from (source, name, file, digest, licence): goes into provenance.json.
     classifier: the head that was trained with the weights, where they hold one.
@@ -45,6 +46,11 @@ class BuiltBackbone:
 class Backbone(Component):
     """Base of every source of backbones."""
 
+    @classmethod
+    @abstractmethod
+    def names(cls) -> tuple[str, ...]:
+        """What `name:` may say, for listings; empty where the source has no names."""
+
     @property
     @abstractmethod
     def default_image_size(self) -> int:
@@ -52,4 +58,7 @@ class Backbone(Component):
 
     @abstractmethod
     def build(self, image_size: int) -> BuiltBackbone:
-        """Build the network and load its weights. Raises WeightsError; needs no network unless a preset is named."""
+        """Build the network for square images of `image_size` px and load its weights.
+
+        Raises WeightsError. Needs no network unless published weights are named.
+        """

@@ -1,4 +1,4 @@
-"""What every dataset hands on: four disjoint splits of uint8 images at one size."""
+"""What every dataset hands on: four splits of uint8 images at one size."""
 
 from __future__ import annotations
 
@@ -35,7 +35,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Splits:
-    """What a run reads. `digest` is a hash of what decides which images are in which split, and how they look."""
+    """What a run reads: train, validation and test share no image; calibration may be the training images,
+    whose labels it does not use.
+
+    digest: a hash of what decides which images are in which split, and how they look.
+    licence: None where it is not known.
+    notes: what a person should hear about the data, e.g. which corrupt images were left out.
+    """
 
     train: Split
     validation: Split
@@ -45,6 +51,7 @@ class Splits:
     image_size: int
     digest: str
     licence: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Dataset(Component):
@@ -59,3 +66,12 @@ class Dataset(Component):
     @abstractmethod
     def load(self, image_size: int, seed: int) -> Splits:
         """Open the four splits at `image_size`. Raises DataError with every problem found."""
+
+    def check_augmentation(self, image_size: int) -> None:
+        """Build the augmentation layers once, so that a wrong option is said before anything is trained."""
+        if self.augment:
+            import tensorflow as tf
+
+            from finetune.datasets.augmentation_layers import build_layers
+
+            build_layers(self.augment, image_size, tf.random.Generator.from_seed(0))

@@ -1,0 +1,79 @@
+"""What a .keras file holds: its model, and what can be known of it without Keras."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import WeightsError
+
+if TYPE_CHECKING:
+    import keras
+
+
+def expected_side(path: Path) -> int | None:
+    """Side in px of the images that the model takes; None where it takes any. Raises WeightsError."""
+    for shape in _input_shapes(_config(path)):
+        if len(shape) == 4:
+            return shape[1]
+    return None
+
+
+def read_model(path: Path) -> keras.Model:
+    """The model in the file. Raises WeightsError where it is missing, damaged or holds Python code."""
+    import keras
+
+    if _holds_code(_config(path)):
+        raise WeightsError(
+            f"{path}: holds Python code (a Lambda layer), which is never run from a file; "
+            "rebuild that layer from Keras operations and save the model again"
+        )
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    # an archive may be damaged in any of its parts, and each reader inside Keras raises its own kind
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise WeightsError(f"{path}: Keras cannot load it: {reason}") from error
+
+
+def known_class_names(path: Path, count: int) -> tuple[str, ...]:
+    """The names in the provenance.json beside the file, where there are `count` of them; else none."""
+    try:
+        record = json.loads((path.parent / "provenance.json").read_text("utf-8"))
+        names = record["data"]["class_names"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+    return tuple(names) if isinstance(names, list) and len(names) == count else ()
+
+
+def _config(path: Path) -> Any:
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; expected a model that Keras saved as .keras")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read("config.json"))
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise WeightsError(
+            f"{path}: damaged or not a .keras file; save the model again with model.save"
+        ) from error
+
+
+def _input_shapes(node: Any) -> list[list[int | None]]:
+    """Shapes of the input layers, outermost first."""
+    if isinstance(node, list):
+        return [shape for child in node for shape in _input_shapes(child)]
+    if not isinstance(node, dict):
+        return []
+    if node.get("class_name") == "InputLayer":
+        return [node["config"].get("batch_shape") or node["config"]["batch_input_shape"]]
+    return _input_shapes(list(node.values()))
+
+
+def _holds_code(node: Any) -> bool:
+    if isinstance(node, list):
+        return any(map(_holds_code, node))
+    if not isinstance(node, dict):
+        return False
+    return "__lambda__" in (node.get("class_name"), node.get("value")) or any(map(_holds_code, node.values()))

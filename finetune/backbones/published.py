@@ -1,0 +1,30 @@
+"""Published weights need a network: without one, say so within seconds, and how to do without."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from finetune.errors import WeightsError
+
+PATIENCE = 5.0
+"""Seconds for a connection, and between two arrivals on it; an operating system waits minutes."""
+
+
+@contextmanager
+def fetching(what: str, elsewhere: str) -> Iterator[None]:
+    """Around a download: raises WeightsError where it fails. `elsewhere` is Python that saves the weights."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
+    try:
+        yield
+    # Keras raises bare Exception where a download fails, kagglehub a dozen kinds
+    except Exception as error:
+        reason = type(error).__name__ if isinstance(error, OSError) else str(error).strip().splitlines()[0]
+        raise WeightsError(
+            f"{what} could not be fetched ({reason}); where there is a network, run: python -c '{elsewhere}' "
+            "and give the file as `weights:`"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,79 @@
+"""The command line. It answers before TensorFlow would be imported: commands import what only they need."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+import typer
+
+from finetune.cli import catalogue, evaluating, recipes, running, viewing
+from finetune.errors import FinetuneError, InputError
+
+EPILOG = """\b
+Exit codes: 0 ok, 1 failure, 2 bad input, 5 the policy did not hold,
+6 the training diverged, 130 interrupted.
+
+\b
+Start here:
+  finetune list recipes
+  finetune run recipes/resnet_freeze.yaml
+  finetune ui
+"""
+
+app = typer.Typer(
+    name="finetune",
+    help="Fine-tune pretrained vision networks with the BatchNorm decision explicit, proven and repairable.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    # rich's markup costs 0.3 s at every --help
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(running.run)
+app.command()(recipes.check)
+app.command()(recipes.show)
+app.command("list")(catalogue.list_)
+app.command()(recipes.schema)
+app.command()(evaluating.evaluate)
+app.command()(viewing.ui)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"finetune {version('finetune')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show it and leave."
+    ),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; what is the person's to act on is said in words, with the exit code of its kind."""
+    # 3: TensorFlow's C++ side writes dozens of lines about the machine otherwise
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        app(prog_name="finetune")
+    except FinetuneError as error:
+        problems = error.problems if isinstance(error, InputError) else [str(error)]
+        for problem in problems:
+            typer.echo(f"error: {problem}", err=True)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" for {error.filename}" if error.filename else ""
+        typer.echo(f"error: no space left{where}; make room and run it again", err=True)
+        sys.exit(InputError.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

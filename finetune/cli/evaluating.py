@@ -1,0 +1,41 @@
+"""`finetune evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from finetune.cli.options import AsJson, Set
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a .keras file.")],
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="RECIPE", help="Whose data; the one in the run folder if left out.")
+    ] = None,
+    set_: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a fine-tuned model on a test split.
+
+    The split is that of a recipe, as it is or under a changed camera.
+
+    \b
+    finetune evaluate runs/resnet_freeze-1
+    finetune evaluate runs/resnet_freeze-1 --set data.shift.kind=contrast
+    finetune evaluate model.keras --recipe recipes/resnet_freeze.yaml --json
+    """
+    from finetune.evaluation_run import evaluate_saved
+
+    evaluation = evaluate_saved(model, recipe=recipe, overrides=set_ or [])
+    from finetune.cli.summary import metrics_line
+
+    plain = {
+        "metrics": dict(evaluation.metrics),
+        "count": evaluation.count,
+        "confusion": evaluation.confusion,
+    }
+    typer.echo(json.dumps(plain, indent=2) if as_json else metrics_line(evaluation))

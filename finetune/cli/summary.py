@@ -1,0 +1,71 @@
+"""A finished run in a dozen lines, and as plain values for scripts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from finetune.result import Evaluation, RunResult, SiteRecord
+
+BARS = "▁▂▃▄▅▆▇█"
+MOST_BARS = 53
+"""Sites a profile shows one by one; of more than these, neighbours share a bar."""
+
+METRICS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced",
+    "cross_entropy": "cross-entropy",
+    "expected_calibration_error": "calibration error",
+}
+
+
+def summary(result: RunResult) -> str:
+    """What came out, what it rests on, where it lies and what to type next."""
+    checks = [f"{'✓' if check.passed else '✗'} {check.name}: {check.detail}" for check in result.checks]
+    rows = [
+        ("policy", [result.policy]),
+        ("test", [metrics_line(result.test)]),
+        ("proof", checks),
+        ("shift", _shift_lines(result.sites)),
+        ("notes", list(result.notes)),
+        ("took", [", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in result.seconds.items())]),
+        ("report", [str(result.folder / "report.html")]),
+        ("model", [str(result.folder / "model.keras")]),
+        ("next", ["finetune ui", f"finetune evaluate {result.folder}"]),
+    ]
+    lines = [
+        f"{title if number == 0 else '':8}{line}" for title, some in rows for number, line in enumerate(some)
+    ]
+    return "\n".join([result.name, *lines])
+
+
+def metrics_line(evaluation: Evaluation) -> str:
+    """`accuracy 0.774, balanced 0.771, ... on 1000 images`."""
+    named = (f"{METRICS.get(name, name)} {value:.3f}" for name, value in evaluation.metrics.items())
+    return f"{', '.join(named)} on {evaluation.count} images"
+
+
+def _shift_lines(sites: Sequence[SiteRecord]) -> list[str]:
+    if not sites:
+        return ["no BN sites"]
+    largest = max(sites, key=lambda site: site.shift_mean)
+    mean = sum(site.shift_mean for site in sites) / len(sites)
+    said = f"{len(sites)} sites moved by {mean:.2f} sd on average"
+    if largest.shift_mean == 0:
+        return [said]
+    return [f"{said}, most {largest.path} by {largest.shift_mean:.2f}", f"{_profile(sites)}  by depth"]
+
+
+def _profile(sites: Sequence[SiteRecord]) -> str:
+    """One bar a site in call order; the highest bar is the largest shift."""
+    share = -(-len(sites) // MOST_BARS)
+    groups = [sites[start : start + share] for start in range(0, len(sites), share)]
+    heights = [max(site.shift_mean for site in group) for group in groups]
+    return "".join(BARS[round(height / max(heights) * (len(BARS) - 1))] for height in heights)
+
+
+def as_plain(result: RunResult) -> dict[str, Any]:
+    """Every field of a result as JSON can hold it, and whether the policy is verified."""
+    plain = dataclasses.asdict(result)
+    return plain | {"folder": str(result.folder), "verified": result.verified}

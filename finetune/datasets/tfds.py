@@ -1,0 +1,87 @@
+"""A dataset of TensorFlow Datasets (https://www.tensorflow.org/datasets), by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from finetune.datasets.base import SPLIT_NAMES, Dataset, Split, Splits
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+
+class TensorFlowDatasets(Dataset):
+    """Any TFDS dataset that has an `image` and a `label`; `fashion_shift` ships with the package.
+
+    Split expressions are those of TFDS, e.g. "train[:90%]". Prepared data is used as it is; otherwise the
+    data is fetched where there is a network.
+    """
+
+    source: Literal["tfds"] = "tfds"
+    name: str = Field(min_length=1, description="as in TFDS, with config and version where wanted")
+    train: str = "train"
+    validation: str | None = Field(None, description="the dataset's own validation split where left out")
+    test: str = "test"
+    calibration: str | None = Field(None, description="the training images where left out")
+    data_dir: str | None = Field(None, description="where prepared data lies; TFDS' own place where left out")
+    download: bool = True
+
+    def load(self, image_size: int, seed: int) -> Splits:
+        """Open the splits. TFDS has shuffled its files once and for all: `seed` changes nothing here."""
+        from finetune.datasets.examples import digest_of
+        from finetune.datasets.tfds_builder import check_features, prepared_builder
+
+        self.check_augmentation(image_size)
+        data_dir = None if self.data_dir is None else str(Path(self.data_dir).expanduser())
+        builder = prepared_builder(self.name, data_dir, self.download)
+        check_features(self.name, builder.info.features)
+        read, decisions = self._read(builder, image_size)
+        return Splits(
+            train=read["train"],
+            validation=read["validation"],
+            test=read["test"],
+            calibration=read["calibration"],
+            class_names=tuple(builder.info.features["label"].names),
+            image_size=image_size,
+            digest=digest_of(
+                image_size=image_size, shift=self.shift and self.shift.model_dump(), **decisions
+            ),
+            licence=builder.info.redistribution_info.license or None,
+        )
+
+    def _read(
+        self, builder: tfds.core.DatasetBuilder, image_size: int
+    ) -> tuple[dict[str, Split], dict[str, Any]]:
+        """The splits, and what decides which images they hold."""
+        from finetune.datasets.tfds_splits import resolve_splits
+
+        written = {name: getattr(self, name) for name in SPLIT_NAMES}
+        stored = builder.info.splits
+        expressions, ranges = resolve_splits(self.name, written, stored)
+        splits = {
+            name: self._open(builder, name, expressions[name], sum(part.count for part in parts), image_size)
+            for name, parts in ranges.items()
+        }
+        decisions = {
+            "dataset": builder.info.full_name,
+            "stored": {name: (info.num_examples, info.num_bytes) for name, info in stored.items()},
+            "ranges": {name: [(p.stored, p.start, p.stop) for p in parts] for name, parts in ranges.items()},
+        }
+        return splits, decisions
+
+    def _open(
+        self, builder: tfds.core.DatasetBuilder, name: str, expression: str, count: int, image_size: int
+    ) -> Split:
+        import tensorflow_datasets as tfds
+
+        from finetune.datasets.examples import make_examples
+
+        # TFDS' ids name a file and a position in it: an image keeps its id in every sub-split
+        read = tfds.ReadConfig(add_tfds_id=True, try_autocache=False)
+        stored = builder.as_dataset(split=expression, shuffle_files=False, read_config=read)
+        raw = stored.map(lambda example: (example["image"], example["tfds_id"], example["label"]))
+        description = f"{self.name} {expression}" + (f", {self.shift}" if self.shift else "")
+        return Split(name, make_examples(raw, self.shift, image_size, count), count, description)

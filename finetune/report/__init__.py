@@ -1,0 +1,78 @@
+"""report.html: what a run was, what it reached and whether its BN policy held, in one file that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from finetune.errors import OutputError
+from finetune.masking import masked
+from finetune.report import figures
+from finetune.report.confusion import confusion_matrix, most_confused
+from finetune.report.definitions import METRICS, SHIFT
+from finetune.result import RunResult
+
+__all__ = ["confusion_matrix", "write_report"]
+
+
+def write_report(result: RunResult, path: Path) -> None:
+    """Write the report beside `path` and rename it, so that nobody reads half of one. Raises OutputError."""
+    page = render(result)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_text(page, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path}: the report could not be written ({error.strerror}); make room or choose another folder"
+        ) from error
+
+
+def render(result: RunResult) -> str:
+    """The page as one string of HTML. Every name and text in it is escaped; passwords in URIs are masked."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(share=share, number=number)
+    return environment.get_template("template.html.jinja").render(
+        result=result,
+        metrics=METRICS,
+        shift=SHIFT,
+        curves=figures.learning_curves(result.epochs),
+        depth=figures.svg(figures.shift_by_depth(result.sites)) if _moved(result) else None,
+        confusion=figures.svg(confusion_matrix(result.test.confusion, result.class_names)),
+        confused=most_confused(result.test.confusion, result.class_names),
+        recipe=masked(yaml.safe_dump(_plain(result.recipe), sort_keys=False, allow_unicode=True)),
+        provenance=masked(json.dumps(_plain(result.provenance), indent=2, ensure_ascii=False)),
+    )
+
+
+def share(value: float) -> str:
+    """A share as a percentage with one decimal place."""
+    return f"{100 * value:.1f} %"
+
+
+def number(value: float) -> str:
+    """Four significant digits, without the exponent where it can be avoided."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    return f"{value:.4g}" if abs(value) >= 1e-4 else f"{value:.2e}"
+
+
+def _moved(result: RunResult) -> bool:
+    return any(site.shift_kl != 0 for site in result.sites)
+
+
+def _plain(values: Any) -> Any:
+    """Tuples as lists, paths and dates as texts."""
+    return json.loads(json.dumps(values, default=str))

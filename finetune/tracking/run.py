@@ -1,0 +1,228 @@
+"""One run in MLflow. A store that fails costs one warning, never the training."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+from finetune.masking import masked, without_secret
+from finetune.tracking.manners import good_manners
+from finetune.tracking.model_folder import write_model_folder
+from finetune.tracking.params import flat_params
+from finetune.tracking.store import artifact_folder, require_usable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
+
+LONGEST_DIGEST = 36
+"""Characters that MLflow takes for the digest of a dataset."""
+
+TRAINS_MODELS = {"mlflow.experimentKind": "custom_model_development"}
+"""Tells the UI to show runs, charts and models first, not the traces and prompts of language models."""
+
+LONGEST_REASON = 200
+"""Characters of a warning's reason: MLflow's errors run to pages."""
+
+
+@contextmanager
+def open_run(
+    store: str | None,
+    experiment: str,
+    name: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+    warn: Callable[[str], None],
+) -> Iterator[Tracker]:
+    """Open a run, and close it as FINISHED, as KILLED when it was interrupted, as FAILED on any other error.
+
+    store: None tracks nothing and imports no MLflow. params: nested, as in a resolved recipe.
+    warn: gets one line where the store fails; from then on the tracker does nothing.
+    """
+    if store is None:
+        yield Tracker(None, warn)
+        return
+    with good_manners():
+        tracker = Tracker(store, warn)
+        tracker.start(experiment, name, params, tags)
+        try:
+            yield tracker
+        except BaseException as error:
+            tracker.end("KILLED" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "FAILED")
+            raise
+        tracker.end("FINISHED")
+
+
+def unless_silent(
+    method: Callable[Concatenate[Tracker, Arguments], Answer],
+) -> Callable[Concatenate[Tracker, Arguments], Answer | None]:
+    """Do nothing on a silent tracker, and make it silent at the first failure."""
+
+    @wraps(method)
+    def attempt(self: Tracker, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer | None:
+        if self.store is None:
+            return None
+        try:
+            return method(self, *args, **kwargs)
+        # whatever a network, a database or a full disk raises: hours of training must not end by it
+        except Exception as error:
+            self.give_up(error)
+            return None
+
+    return attempt
+
+
+class Tracker:
+    """What can be said about a run while it is open; made by `open_run`.
+
+    store: None from the start where nothing is tracked, and from the first failure on.
+    """
+
+    def __init__(self, store: str | None, warn: Callable[[str], None]) -> None:
+        self.store, self._warn = store, warn
+        self._client: MlflowClient
+        self._experiment_id = self.run_id = ""
+        self._model_id: str | None = None
+
+    @unless_silent
+    def start(self, experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        from mlflow import MlflowClient
+        from mlflow.entities import Param
+        from mlflow.tracking.context.registry import resolve_tags
+
+        store = str(self.store)
+        require_usable(store)
+        self._client = MlflowClient(tracking_uri=store, registry_uri=store)
+        known = self._client.get_experiment_by_name(experiment)
+        if known:
+            self._experiment_id = known.experiment_id
+        else:
+            self._experiment_id = self._client.create_experiment(
+                experiment, artifact_folder(store), TRAINS_MODELS
+            )
+        # who started it, from which program and which commit: what MLflow's own start_run adds
+        run = self._client.create_run(self._experiment_id, tags=resolve_tags(dict(tags)), run_name=name)
+        self.run_id = run.info.run_id
+        self._client.log_batch(self.run_id, params=[Param(*param) for param in flat_params(params).items()])
+
+    @unless_silent
+    def end(self, status: str) -> None:
+        self._client.set_terminated(self.run_id, status)
+
+    @unless_silent
+    def log_epoch(self, step: int, metrics: Mapping[str, float]) -> None:
+        """The metrics of one epoch, in one request."""
+        self._log_metrics([(name, value, step) for name, value in metrics.items()])
+
+    @unless_silent
+    def log_final(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Metrics that a run has once; they are those of its model too where that was logged before."""
+        self._log_metrics([(name, value, step) for name, value in metrics.items()], self._model_id)
+
+    @unless_silent
+    def log_profile(self, name: str, values: Sequence[float]) -> None:
+        """A curve over an index, in one request; the UI draws the index as the step."""
+        self._log_metrics([(name, value, index) for index, value in enumerate(values)])
+
+    @unless_silent
+    def log_table(self, rows: Sequence[Mapping[str, Any]], file: str) -> None:
+        """Rows with equal keys, as a table in the UI. file: ends in .json."""
+        columns = {key: [row[key] for row in rows] for key in rows[0]}
+        self._client.log_table(self.run_id, columns, file)
+
+    @unless_silent
+    def log_file(self, path: Path, folder: str | None = None) -> None:
+        """A copy of a file, or of a folder and all that is in it."""
+        self._client.log_artifact(self.run_id, str(path), folder)
+
+    @unless_silent
+    def log_figure(self, figure: Figure, file: str) -> None:
+        """A matplotlib figure as an image. file: ends in .png or .svg."""
+        self._client.log_figure(self.run_id, figure, file)
+
+    @unless_silent
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(self.run_id, tags=[RunTag(*tag) for tag in tags.items()])
+
+    @unless_silent
+    def log_dataset(self, name: str, description: str, digest: str, count: int, context: str) -> None:
+        """A split as an input of the run. context: what it is for, as "training"."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        source = json.dumps({"description": description})
+        profile = json.dumps({"images": count})
+        dataset = Dataset(name, digest[:LONGEST_DIGEST], source_type="code", source=source, profile=profile)
+        used_for = InputTag("mlflow.data.context", context)
+        self._client.log_inputs(self.run_id, [DatasetInput(dataset, [used_for])])
+
+    @unless_silent
+    def log_model(
+        self,
+        keras_path: Path,
+        images: np.ndarray,
+        probabilities: np.ndarray,
+        requirements: Sequence[str],
+        beside: Sequence[Path] = (),
+    ) -> str:
+        """Log a `.keras` file as an MLflow model; returns its URI.
+
+        images: uint8 (n, size, size, 3), and the (n, classes) `probabilities` for them: the signature.
+        requirements: pinned, as "keras==3.15.1". beside: files that travel with the model.
+        """
+        from mlflow.entities import LoggedModelOutput
+
+        name = self._client.get_run(self.run_id).info.run_name.replace(".", "_")
+        logged = self._client.create_logged_model(self._experiment_id, name, source_run_id=self.run_id)
+        with tempfile.TemporaryDirectory() as folder:
+            write_model_folder(Path(folder), logged, keras_path, images, probabilities, requirements, beside)
+            self._client.log_model_artifacts(logged.model_id, folder)
+        self._client.finalize_logged_model(logged.model_id, "READY")
+        self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        self._model_id = logged.model_id
+        return str(logged.model_uri)
+
+    @unless_silent
+    def register(self, model_uri: str, name: str) -> str:
+        """Make a logged model the next version of a registered one; returns the version."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        model_id = model_uri.removeprefix("models:/")
+        return str(self._client.create_model_version(name, model_uri, self.run_id, model_id=model_id).version)
+
+    def give_up(self, error: Exception) -> None:
+        store, self.store = str(self.store), None
+        reason = without_secret(_in_short(error), store)
+        self._warn(f"MLflow at {masked(store)} failed, tracking ends here and the run goes on: {reason}")
+
+    def _log_metrics(self, points: Sequence[tuple[str, float, int]], model_id: str | None = None) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, step, model_id=model_id) for name, value, step in points]
+        self._client.log_batch(self.run_id, metrics)
+
+
+def _in_short(error: BaseException) -> str:
+    """The first line of an error; of the innermost one where a network failed, which comes wrapped in four."""
+    chosen, inner = error, error.__context__
+    while inner is not None:
+        chosen, inner = (inner if isinstance(inner, OSError) else chosen), inner.__context__
+    text = str(chosen).strip().split("\n")[0] or type(chosen).__name__
+    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 3] + "..."

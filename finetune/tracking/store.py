@@ -1,0 +1,66 @@
+"""Where MLflow keeps runs: which store, where its files lie, how it is shown and named."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from pathlib import Path
+
+from finetune.errors import InputError
+from finetune.masking import masked
+
+DEFAULT_STORE = "sqlite:///mlflow.db"
+SQLITE = "sqlite:///"
+
+
+def store_uri(uri: str | None) -> str:
+    """The store that was asked for, else MLFLOW_TRACKING_URI, else `mlflow.db` in the working directory.
+
+    Raises InputError where it names a folder: MLflow 3 no longer keeps runs in folders of files.
+    """
+    chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+    if chosen.startswith("databricks") or ("://" in chosen and not chosen.startswith("file:")):
+        return chosen
+    folder = chosen.removeprefix("file:").rstrip("/") or "."
+    raise InputError(
+        f"tracking URI {masked(chosen)!r}: MLflow no longer keeps runs in a folder; "
+        f"expected a database or a server, for instance sqlite:///{folder}/mlflow.db or http://localhost:5000"
+    )
+
+
+def artifact_folder(uri: str) -> str | None:
+    """Where the files of a local database's runs lie: beside it, so that the UI finds them from any folder.
+
+    None where a server decides.
+    """
+    if not uri.startswith(SQLITE):
+        return None
+    return (Path(uri.removeprefix(SQLITE)).resolve().parent / "mlartifacts").as_uri()
+
+
+def require_usable(uri: str) -> None:
+    """Open a local database once. MLflow itself would try for 100 s before it says that it cannot.
+
+    Raises OSError or sqlite3.Error.
+    """
+    if uri.startswith(SQLITE):
+        path = Path(uri.removeprefix(SQLITE))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path)
+        try:
+            connection.execute("PRAGMA schema_version")
+        finally:
+            connection.close()
+
+
+def ui_command(uri: str, port: int) -> list[str]:
+    """The command that shows a store's runs at http://127.0.0.1:<port>.
+
+    Raises InputError where the store is a server, which shows them itself.
+    """
+    if uri.startswith(("http://", "https://")):
+        raise InputError(f"the runs are on a server that shows them itself: open {masked(uri)} in a browser")
+    # one worker: each of MLflow's usual four imports everything again and is up only after a minute
+    arguments = ["--backend-store-uri", uri, "--port", str(port), "--workers", "1"]
+    return [sys.executable, "-m", "mlflow", "server", *arguments]

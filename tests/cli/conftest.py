@@ -1,0 +1,27 @@
+"""The command line as a person meets it: arguments in; exit code, stdout and stderr out."""
+
+import sys
+from typing import NamedTuple
+
+import pytest
+
+from finetune.cli import main
+
+
+class Answer(NamedTuple):
+    """What a command came back with."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def finetune(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["finetune", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        return Answer(left.value.code or 0, *capsys.readouterr())
+
+    return call

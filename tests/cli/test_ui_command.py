@@ -1,0 +1,20 @@
+"""`finetune ui` becomes MLflow's UI on the right store."""
+
+import os
+
+from finetune.tracking import store_uri, ui_command
+
+
+def test_ui_becomes_mlflow_on_the_store_that_was_named(finetune, monkeypatch):
+    became = []
+    monkeypatch.setattr(os, "execv", lambda *command: became.append(command))
+    answer = finetune("ui", "--tracking-uri", "sqlite:///there.db", "--port", "5001")
+    command = ui_command(store_uri("sqlite:///there.db"), 5001)
+    assert became == [(command[0], command)]
+    assert answer.err == "http://127.0.0.1:5001\n"
+
+
+def test_ui_of_a_folder_is_refused(finetune):
+    answer = finetune("ui", "--tracking-uri", "mlruns")
+    assert answer.code == 2
+    assert answer.err.startswith("error: tracking URI 'mlruns'")

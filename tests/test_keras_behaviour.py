@@ -1,0 +1,188 @@
+"""Every assumption about Keras that the toolkit stands on. When one of these fails, Keras changed: start here."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from finetune.batchnorm.sites import find_sites
+from tests.nets import SIZE, compile_and_fit, functional_net, images, labels, nested_net
+
+
+def statistics(layer):
+    return np.array(layer.moving_mean), np.array(layer.moving_variance)
+
+
+def moved(layer, before) -> bool:
+    return any((a != b).any() for a, b in zip(statistics(layer), before, strict=True))
+
+
+def with_baked_training_flag():
+    """The pattern of Keras' own transfer learning guide, but for the frozen layers."""
+    backbone = functional_net()
+    inputs = keras.Input((SIZE, SIZE, 3))
+    outputs = layers.Dense(3, activation="softmax")(backbone(inputs, training=False))
+    return keras.Model(inputs, outputs), backbone.get_layer("bn_1")
+
+
+def test_fit_overrides_a_baked_training_flag():
+    """keras#20285: `base(x, training=False)` in a functional model does not keep the statistics."""
+    model, site = with_baked_training_flag()
+    before = statistics(site)
+    compile_and_fit(model)
+    assert moved(site, before)
+
+
+def test_a_frozen_site_runs_in_inference_mode_even_with_training_true():
+    site = functional_net().get_layer("bn_1")
+    site.trainable = False
+    before = statistics(site)
+    x = np.random.default_rng(0).normal(3, 2, (4, 6, 6, 6)).astype(np.float32)
+    np.testing.assert_array_equal(site(x, training=True), site(x, training=False))
+    assert not moved(site, before)
+
+
+def test_freezing_after_a_fit_has_no_effect_before_the_next_compile():
+    model = functional_net()
+    compile_and_fit(model)
+    site = model.get_layer("bn_1")
+    site.trainable = False
+    before = statistics(site)
+    model.fit(images(), labels(), batch_size=16, verbose=0)
+    assert moved(site, before)
+    before = statistics(site)
+    compile_and_fit(model)
+    assert not moved(site, before)
+
+
+def test_a_new_momentum_has_no_effect_before_the_next_compile():
+    model = functional_net()
+    compile_and_fit(model)
+    site = model.get_layer("bn_1")
+    site.momentum = 1.0  # would keep the statistics where they are
+    before = statistics(site)
+    model.fit(images(), labels(), batch_size=16, verbose=0)
+    assert moved(site, before)
+    before = statistics(site)
+    compile_and_fit(model)
+    assert not moved(site, before)
+
+
+def test_another_batch_size_is_a_new_trace_and_takes_the_new_flags():
+    """Why the trap above shows itself so rarely in a notebook, and then surprises in production."""
+    model = functional_net()
+    compile_and_fit(model)
+    site = model.get_layer("bn_1")
+    site.trainable = False
+    before = statistics(site)
+    model.fit(images(), labels(), batch_size=24, verbose=0)
+    assert not moved(site, before)
+
+
+def test_unfreezing_a_frozen_model_sets_every_site_trainable_again():
+    model = nested_net()
+    sites = find_sites(model, images(1))
+    model.trainable = False
+    model.trainable = True
+    assert all(site.layer.trainable for site in sites)
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_setting_trainable_to_what_it_is_does_not_reach_the_layers_below(value):
+    """On TensorFlow an assignment of the value that is there is skipped, and with it the recursion."""
+    model = nested_net()
+    sites = find_sites(model, images(1))
+    model.trainable = value
+    for site in sites:
+        site.layer.trainable = not value
+    model.trainable = value
+    assert [site.layer.trainable for site in sites] == [not value] * 3
+
+
+def test_frozen_gamma_and_beta_leave_the_statistics_moving():
+    model = functional_net()
+    site = model.get_layer("bn_1")
+    site.gamma.trainable = site.beta.trainable = False
+    before, gamma = statistics(site), np.array(site.gamma)
+    compile_and_fit(model)
+    assert moved(site, before)
+    np.testing.assert_array_equal(site.gamma, gamma)
+
+
+@pytest.mark.parametrize("shape", [(64, 5), (8, 4, 4, 5)])
+def test_the_running_variance_is_the_biased_one(shape):
+    site = layers.BatchNormalization(momentum=0.0)
+    x = np.random.default_rng(0).normal(2, 3, shape).astype(np.float32)
+    site(x, training=True)
+    flat = x.reshape(-1, 5).astype(np.float64)
+    np.testing.assert_allclose(site.moving_variance, flat.var(0), rtol=1e-5)
+    assert abs(flat.var(0, ddof=1) / flat.var(0) - 1).min() > 1e-3
+
+
+def test_momentum_is_the_share_of_the_old_value_that_is_kept():
+    site = layers.BatchNormalization(momentum=0.8)
+    x = np.full((4, 2), 10.0, np.float32)
+    site(x, training=True)
+    np.testing.assert_allclose(site.moving_mean, 0.2 * 10.0, rtol=1e-6)
+
+
+def test_a_call_without_a_flag_is_inference():
+    model = functional_net()
+    before = statistics(model.get_layer("bn_1"))
+    np.testing.assert_array_equal(model(images(4)), model(images(4), training=False))
+    assert not moved(model.get_layer("bn_1"), before)
+
+
+def test_a_call_with_training_true_moves_the_statistics():
+    model = functional_net()
+    before = statistics(model.get_layer("bn_1"))
+    model(images(4), training=True)
+    assert moved(model.get_layer("bn_1"), before)
+
+
+def test_a_subclassed_model_without_a_training_argument_trains_in_inference_mode():
+    class Forgetful(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.bn, self.pool = layers.Conv2D(4, 3), layers.BatchNormalization(), layers.Flatten()
+            self.out = layers.Dense(3, activation="softmax")
+
+        def call(self, inputs):
+            return self.out(self.pool(self.bn(self.conv(inputs), training=False)))
+
+    model = Forgetful()
+    model(images(1))
+    before = statistics(model.bn)
+    compile_and_fit(model)
+    assert not moved(model.bn, before)
+
+
+def test_a_walk_over_layers_misses_nested_sites():
+    model = nested_net()
+    assert not [la for la in model.layers if isinstance(la, layers.BatchNormalization)]
+    assert len(find_sites(model, images(1))) == 3
+
+
+def test_an_instance_call_is_used_and_can_be_taken_away():
+    layer = layers.BatchNormalization()
+    x = np.random.default_rng(0).normal(2, 3, (4, 3)).astype(np.float32)
+    expected = np.array(layer(x))
+    layer.call = lambda inputs, training=None, mask=None: inputs * 0
+    assert not np.array(layer(x)).any()
+    del layer.call
+    np.testing.assert_array_equal(layer(x), expected)
+
+
+def test_get_and_set_weights_carry_the_running_statistics():
+    source, target = functional_net(0), functional_net(1)
+    target.set_weights(source.get_weights())
+    np.testing.assert_array_equal(
+        target.get_layer("bn_2").moving_variance, source.get_layer("bn_2").moving_variance
+    )
+
+
+def test_half_precision_policies_keep_statistics_in_float32():
+    site = layers.BatchNormalization(dtype="mixed_float16")
+    outputs = site(np.ones((2, 3), np.float32))
+    assert keras.backend.standardize_dtype(outputs.dtype) == "float16"
+    assert keras.backend.standardize_dtype(site.moving_mean.dtype) == "float32"

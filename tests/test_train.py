@@ -1,0 +1,208 @@
+"""The trainer: what trains, how fast, when it stops, what it keeps."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from finetune.batchnorm import proof
+from finetune.batchnorm.sites import find_sites
+from finetune.errors import DivergedError, InputError
+from finetune.policies import Freeze, Retrain
+from finetune.progress import Progress
+from finetune.stage import FromLayer, Stage
+from finetune.train import Material, Trainee, choose_trained, compile_stage, fit_stage
+from tests.nets import CLASSES, images, labels, nested_net
+
+STEPS = 3
+
+
+def batches(count=48, x=None):
+    x = images(count) if x is None else x
+    return tf.data.Dataset.from_tensor_slices((x, labels(count).astype(np.int32))).batch(16)
+
+
+def trainee():
+    model = nested_net()
+    return Trainee(model, model.get_layer("net"), find_sites(model, images(1)))
+
+
+def material(training=None):
+    return Material(training or batches(), batches(), STEPS, 16, CLASSES, None)
+
+
+def fit(stage, policy=None, subject=None, data=None, log=None, progress=None):
+    subject = subject or trainee()
+    fit_stage(
+        subject,
+        policy or Freeze(),
+        stage,
+        "stage 1 of 1",
+        data or material(),
+        progress or Progress(),
+        log or (lambda epoch, metrics: None),
+    )
+    return subject
+
+
+def trained_names(subject):
+    return {layer.name for layer in subject.backbone.layers if layer.trainable and layer.weights}
+
+
+def test_head_leaves_the_backbone_bit_identical():
+    subject = trainee()
+    before = subject.backbone.get_weights()
+    fit(Stage(train="head", epochs=1, learning_rate=0.1), Retrain(), subject)
+    assert all(
+        a.tobytes() == b.tobytes() for a, b in zip(before, subject.backbone.get_weights(), strict=True)
+    )
+
+
+def test_everything_trains_what_an_earlier_stage_froze():
+    subject = trainee()
+    choose_trained(subject, "head")
+    assert trained_names(subject) == set()
+    inside = choose_trained(subject, "everything")
+    assert trained_names(subject) == {"conv_1", "bn_1", "conv_2", "bn_2", "dense", "bn_3", "out"}
+    assert len(inside) == 3
+
+
+@pytest.mark.parametrize(("pattern", "first"), [("conv_2", "conv_2"), ("*_2", "conv_2"), ("dense", "dense")])
+def test_from_a_layer_on_keeps_what_comes_before(pattern, first):
+    subject = trainee()
+    inside = choose_trained(subject, FromLayer(**{"from": pattern}))
+    assert "conv_1" not in trained_names(subject)
+    assert first in trained_names(subject)
+    assert "net/bn_1" not in {site.path for site in inside}
+
+
+def test_a_layer_that_is_not_there_is_said_with_those_that_are():
+    subject = trainee()
+    names = [layer.name for layer in subject.backbone.layers]
+    with pytest.raises(InputError) as error:
+        choose_trained(subject, FromLayer(**{"from": "conv_9"}))
+    assert str(error.value) == (
+        "stages: train from 'conv_9': the backbone net has no such layer; it has image, conv_1, bn_1, "
+        f"{', '.join(names[3:6])}, ... out (14 layers; * and ? are understood)"
+    )
+
+
+def test_the_policy_holds_through_two_stages():
+    subject = trainee()
+    before = proof.read(subject.sites)
+    fit(Stage(train="everything", epochs=1, learning_rate=0.1), subject=subject)
+    fit(Stage(train="everything", epochs=1, learning_rate=0.1), subject=subject)
+    after = proof.read(subject.sites)
+    assert all(a.statistics.identical(b.statistics) for a, b in zip(before, after, strict=True))
+
+
+def rates(**options):
+    model = nested_net()
+    compile_stage(model, Stage(train="head", epochs=2, learning_rate=1.0, **options), steps=50)
+    rate = model.optimizer._learning_rate
+    return [float(rate(step)) for step in range(101)] if callable(rate) else [float(rate)] * 101
+
+
+def test_the_rate_warms_up_linearly_and_falls_like_a_cosine():
+    rate = rates(warmup=0.1)
+    assert rate[0] == pytest.approx(0.0)
+    assert rate[5] == pytest.approx(0.5)
+    assert rate[10] == pytest.approx(1.0)
+    assert rate[55] == pytest.approx(0.5, abs=0.02)
+    assert rate[100] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_constant_rate_stays_after_its_warmup():
+    rate = rates(schedule="constant", warmup=0.1)
+    assert rate[0] < 0.2
+    assert rate[5] == pytest.approx(0.55)
+    assert rate[10:] == pytest.approx([1.0] * 91)
+    assert rates(schedule="constant", warmup=0.0) == pytest.approx([1.0] * 101)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_weight_decay_leaves_gamma_beta_and_biases_alone(optimizer):
+    model = nested_net()
+    compile_stage(
+        model,
+        Stage(train="everything", epochs=1, learning_rate=0.1, optimizer=optimizer, weight_decay=0.5),
+        3,
+    )
+    model.optimizer.build(model.trainable_variables)
+    decayed = {
+        v.path.split("/")[-1] for v in model.trainable_variables if model.optimizer._use_weight_decay(v)
+    }
+    assert decayed == {"kernel"}
+
+
+def test_the_best_epoch_is_kept_and_not_the_last():
+    losses, weights = [], []
+
+    def log(epoch, metrics):
+        losses.append(metrics["validation/loss"])
+        weights.append(subject.model.get_weights())
+
+    subject = trainee()
+    stage = Stage(train="everything", epochs=6, learning_rate=6.0, schedule="constant")
+    fit(stage, Retrain(), subject, log=log)
+    best = int(np.argmin(losses))
+    assert best != 5, "the test needs a rate at which the last epoch is not the best"
+    assert all(np.array_equal(a, b) for a, b in zip(weights[best], subject.model.get_weights(), strict=True))
+
+
+def test_early_stopping_waits_as_long_as_it_is_told():
+    losses = []
+    stage = Stage(train="everything", epochs=30, learning_rate=2.0, schedule="constant", early_stopping=2)
+    fit(stage, Retrain(), log=lambda epoch, metrics: losses.append(metrics["validation/loss"]))
+    assert len(losses) < 30
+    assert len(losses) - 1 - int(np.argmin(losses)) == 2
+
+
+def test_a_nan_stops_at_its_step_and_keeps_the_last_good_weights():
+    x = images(48)
+    x[40] = np.nan  # in the third batch
+    subject = trainee()
+    clean = material()
+    fit(Stage(train="everything", epochs=1, learning_rate=0.05), subject=subject, data=clean)
+    kept = subject.model.get_weights()
+    poisoned = material(batches(x=x))
+    with pytest.raises(DivergedError) as error:
+        fit(Stage(train="everything", epochs=2, learning_rate=0.05), subject=subject, data=poisoned)
+    assert str(error.value).startswith(
+        "stage 1 of 1: the loss became nan at step 3 of 3 in epoch 1; lower the"
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(kept, subject.model.get_weights(), strict=True))
+
+
+def test_a_loss_a_hundred_times_that_of_guessing_is_a_divergence():
+    from finetune.callbacks import DivergenceWatch
+
+    watch = DivergenceWatch("stage 1 of 1", steps=3, classes=10)
+    watch.on_epoch_begin(0)
+    watch.on_train_batch_end(0, {"loss": 50.0})
+    with pytest.raises(DivergedError, match=r"reached 300 at step 2 of 3 in epoch 1"):
+        watch.on_train_batch_end(1, {"loss": 300.0})
+
+
+def test_metrics_of_every_epoch_are_logged_under_their_names():
+    seen = {}
+    stage = Stage(train="head", epochs=2, learning_rate=0.1)
+    fit(stage, log=lambda epoch, metrics: seen.update({epoch: metrics}))
+    assert list(seen) == [1, 2]
+    assert set(seen[1]) == {
+        "train/loss",
+        "train/accuracy",
+        "validation/loss",
+        "validation/accuracy",
+        "learning_rate",
+    }
+
+
+def test_the_same_seed_trains_bit_equal_weights():
+    def trained():
+        subject = trainee()
+        keras.utils.set_random_seed(3)
+        fit(Stage(train="everything", epochs=2, learning_rate=0.05), Retrain(), subject)
+        return subject.model.get_weights()
+
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(trained(), trained(), strict=True))
