@@ -69,7 +69,9 @@ def _carry(folder: Path, extra: Path) -> None:
 
 
 def _check_parity(model: keras.Model, saved: Path, image_size: int, examples: np.ndarray) -> None:
-    exported = tf.saved_model.load(str(saved)).serve(tf.constant(examples))
+    # the name holds the loaded object: its functions do not keep its variables alive
+    loaded = tf.saved_model.load(str(saved))
+    exported = loaded.serve(tf.constant(examples))
     live = model(tf.cast(to_square_uint8(tf.constant(examples), image_size), tf.float32), training=False)
     apart = float(np.max(np.abs(np.asarray(exported, np.float64) - np.asarray(live, np.float64))))
     tolerance = PARITY_TOLERANCE if model.dtype_policy.compute_dtype == "float32" else 30 * PARITY_TOLERANCE

@@ -38,7 +38,7 @@ class LineProgress(Progress):
         self.begun = 0.0
 
     def phase(self, words: str) -> None:
-        self.console.print(words, highlight=False, markup=False)
+        self.console.print(words, highlight=False, markup=False, soft_wrap=True)
 
     def stage(self, title: str, epochs: int, steps: int, batch_size: int) -> None:
         self.phase(title)
@@ -53,7 +53,7 @@ class LineProgress(Progress):
         self.phase(f"  epoch {epoch}/{self.epochs}  {shown}  {rate:.0f} images/s  {_clock(left)} left")
 
     def note(self, words: str) -> None:
-        self.console.print(f"note: {words}", highlight=False, markup=False)
+        self.phase(f"note: {words}")
 
 
 class BarProgress(LineProgress):

@@ -73,6 +73,8 @@ def fit_stage(
             class_weight=dict(material.class_weights) if material.class_weights else None,
             callbacks=[watch, EpochLog(progress, log), best],
             verbose=0,
+            # the batches come shuffled; Keras warns that it will not shuffle them again
+            shuffle=False,
         )
     except DivergedError:
         best.put_back()

@@ -13,6 +13,7 @@ import datetime
 import gzip
 import hashlib
 import json
+import os
 import shlex
 import sys
 import time
@@ -24,6 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from finetune.backbones.bundled_weights import resnet50_quarter
+from finetune.datasets.resize import to_square_uint8
 
 CLASS_NAMES = (
     "t-shirt/top", "trouser", "pullover", "dress", "coat",
@@ -45,7 +47,7 @@ def main() -> None:
     train(model, *read(options.data, "train"), epochs=options.epochs, seed=options.seed)
     seconds = time.monotonic() - began
     weights = options.out / "resnet50_quarter.weights.h5"
-    model.save_weights(weights)
+    save_weights(model, weights)
     accuracy = test_accuracy(model, *read(options.data, "t10k"))
     record = provenance(options, weights, model.count_params(), accuracy, seconds)
     weights.with_name("resnet50_quarter.json").write_text(json.dumps(record, indent=2) + "\n")
@@ -63,19 +65,13 @@ def arguments() -> argparse.Namespace:
 
 
 def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 (count, 28, 28) and labels int32 (count,) of "train" or "t10k"."""
+    """Images uint8 (count, 28, 28, 1) and labels int32 (count,) of "train" or "t10k"."""
     # an IDX header is 16 bytes for images and 8 for labels
     with gzip.open(folder / f"{part}-images-idx3-ubyte.gz") as file:
-        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
+        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28, 1)
     with gzip.open(folder / f"{part}-labels-idx1-ubyte.gz") as file:
         labels = np.frombuffer(file.read(), np.uint8, offset=8).astype(np.int32)
     return images, labels
-
-
-def enlarge(images: tf.Tensor) -> tf.Tensor:
-    """Grey uint8 (batch, 28, 28) -> RGB uint8 (batch, 56, 56, 3), as the toolkit enlarges its data."""
-    large = tf.image.resize(images[..., None], (IMAGE_SIZE, IMAGE_SIZE), method="bilinear")
-    return tf.repeat(tf.cast(tf.clip_by_value(tf.round(large), 0, 255), tf.uint8), 3, axis=-1)
 
 
 def train(model: keras.Model, images: np.ndarray, labels: np.ndarray, *, epochs: int, seed: int) -> None:
@@ -91,13 +87,22 @@ def train(model: keras.Model, images: np.ndarray, labels: np.ndarray, *, epochs:
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(len(images), seed=seed)
     batches = batches.batch(BATCH_SIZE, drop_remainder=True)
     # one map at a time: the flips are drawn in the order of the batches, so the seed decides them
-    flipped = batches.map(lambda x, y: (tf.image.random_flip_left_right(enlarge(x), seed=seed), y))
+    flipped = batches.map(
+        lambda x, y: (tf.image.random_flip_left_right(to_square_uint8(x, IMAGE_SIZE), seed=seed), y)
+    )
     model.fit(flipped.prefetch(2), epochs=epochs, verbose=2)
+
+
+def save_weights(model: keras.Model, path: Path) -> None:
+    # a compiled model would write its optimizer too, which is as large as the weights
+    uncompiled = resnet50_quarter(len(CLASS_NAMES))
+    uncompiled.set_weights(model.get_weights())
+    uncompiled.save_weights(path)
 
 
 def test_accuracy(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> float:
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(250)
-    enlarged = batches.map(lambda x, y: (enlarge(x), y))
+    enlarged = batches.map(lambda x, y: (to_square_uint8(x, IMAGE_SIZE), y))
     return float(model.evaluate(enlarged, verbose=0, return_dict=True)["accuracy"])
 
 
@@ -126,7 +131,7 @@ def provenance(
         "seed": options.seed,
         "epochs": options.epochs,
         "seconds": round(seconds),
-        "machine": "two CPU cores",
+        "machine": f"{os.cpu_count()} CPU cores",
         "date": datetime.date.today().isoformat(),
         "versions": {name: version(name) for name in ("tensorflow", "keras", "keras-cv", "numpy")},
     }

@@ -27,9 +27,13 @@ if TYPE_CHECKING:
     import keras
 
 
+RELOADED_WHOLE = {"CSPDarkNetBackbone", "MiTBackbone", "MobileNetV3Backbone"}
+"""Some layers in these cannot be read back alone (a Lambda, a constructor without `name`)."""
+
+
 @cache
 def architectures() -> dict[str, Any]:
-    """By name: class, constructor arguments, parameters, and whether ImageNet weights are published."""
+    """By name: class, constructor arguments, and whether ImageNet weights are published."""
     table = Path(__file__).with_name("keras_cv_architectures.json")
     entries: dict[str, Any] = json.loads(table.read_text("utf-8"))["architectures"]
     return entries
@@ -38,9 +42,10 @@ def architectures() -> dict[str, Any]:
 def keras_cv_network(
     class_name: str, arguments: Mapping[str, Any], side: int | None, name: str
 ) -> keras.Model:
-    """RGB 0..255 (batch, side, side, 3) -> features, as a plain functional model.
+    """RGB 0..255 (batch, side, side, 3) -> features; `side` None takes any size.
 
-    Unwrapped from keras-cv's own model class: that one reloads only with keras-cv, and with a warning a block.
+    A plain functional model where it can be: keras-cv's own model class reloads only with keras-cv, and
+    with a warning a block.
     """
     import keras
     import keras_cv
@@ -49,6 +54,8 @@ def keras_cv_network(
     network = getattr(keras_cv.models, class_name)(
         **arguments, include_rescaling=True, input_shape=(side, side, 3), name=name
     )
+    if class_name in RELOADED_WHOLE:
+        return network
     return keras.Model(network.inputs[0], network.outputs[0], name=name)
 
 

@@ -69,7 +69,7 @@ def check(
     return (
         all_reached(sites),
         *statistics_kept(promise, timeline),
-        affine_kept(promise, timeline),
+        *affine_kept(promise, timeline),
         *measurements_exact(timeline),
         finite(timeline.finished),
         independent_of_batch_mates(model, images),
@@ -98,7 +98,8 @@ def statistics_kept(promise: Promise, timeline: Timeline) -> tuple[Check, ...]:
         return (
             _identical("running statistics are fixed", moved, len(timeline.finished), "the measured ones"),
         )
-    return (_followed(timeline), _outside_kept(timeline))
+    outside = len(timeline.trained) - len(timeline.trained_sites)
+    return (_followed(timeline), *([_outside_kept(timeline)] if outside else []))
 
 
 def _followed(timeline: Timeline) -> Check:
@@ -118,18 +119,22 @@ def _outside_kept(timeline: Timeline) -> Check:
     return _identical("statistics of untrained sites are fixed", moved, outside, "those before training")
 
 
-def affine_kept(promise: Promise, timeline: Timeline) -> Check:
-    """gamma and beta: bit-identical where they are fixed; where they train, outside of the trained sites."""
+def affine_kept(promise: Promise, timeline: Timeline) -> tuple[Check, ...]:
+    """gamma and beta: bit-identical where they are fixed; where they train, outside of the trained sites, if any."""
     changed = [
         before.path
         for before, after in zip(timeline.pretrained, timeline.finished, strict=True)
         if any(a.tobytes() != b.tobytes() for a, b in zip(before.affine, after.affine, strict=True))
     ]
     if promise.affine == "fixed":
-        return _identical("gamma and beta are fixed", changed, len(timeline.finished), "the pretrained ones")
-    outside = [path for path in changed if path not in timeline.trained_sites]
+        return (
+            _identical("gamma and beta are fixed", changed, len(timeline.finished), "the pretrained ones"),
+        )
     count = len(timeline.finished) - len(timeline.trained_sites)
-    return _identical("gamma and beta of untrained sites are fixed", outside, count, "the pretrained ones")
+    outside = [path for path in changed if path not in timeline.trained_sites]
+    if not count:
+        return ()
+    return (_identical("gamma and beta of untrained sites are fixed", outside, count, "the pretrained ones"),)
 
 
 def measurements_exact(timeline: Timeline) -> tuple[Check, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 
 import typer
@@ -60,8 +59,6 @@ def _options(
 
 def main() -> None:
     """Run the command line; what is the person's to act on is said in words, with the exit code of its kind."""
-    # 3: TensorFlow's C++ side writes dozens of lines about the machine otherwise
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         app(prog_name="finetune")
     except FinetuneError as error:

@@ -105,9 +105,15 @@ def _print_table(rows: Iterable[Row]) -> None:
 
 def _in_words(key: str, about: Row) -> str:
     choices = ", ".join(map(str, about.get("choices", ())))
-    value = "required" if about["required"] else "null" if about["default"] is None else str(about["default"])
+    value = "required" if about["required"] else _as_in_yaml(about["default"])
     return (
         f"  {key}: {value}"
         + (f" (of {choices})" if choices else "")
         + f"; {about.get('what', '')}".rstrip("; ")
     )
+
+
+def _as_in_yaml(default: Any) -> str:
+    if default is None:
+        return "null"
+    return str(default).lower() if isinstance(default, bool) else str(default)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from finetune.cli.options import AsJson, Set
+from finetune.cli.quiet import import_quietly
 
 
 def evaluate(
@@ -28,6 +29,7 @@ def evaluate(
     finetune evaluate runs/resnet_freeze-1 --set data.shift.kind=contrast
     finetune evaluate model.keras --recipe recipes/resnet_freeze.yaml --json
     """
+    import_quietly()
     from finetune.evaluation_run import evaluate_saved
 
     evaluation = evaluate_saved(model, recipe=recipe, overrides=set_ or [])

@@ -63,8 +63,8 @@ def in_brief(recipe: Recipe) -> str:
 
 
 def _identity(component: Component) -> str:
-    # every source names what it opens by one of these keys
-    return str(next(getattr(component, key) for key in ("name", "path", "folder") if hasattr(component, key)))
+    # every source calls what it opens by one of these keys
+    return str(getattr(component, "name", None) or getattr(component, "path", ""))
 
 
 def show(recipe: RecipeFile, set_: Set = None, as_json: AsJson = False) -> None:

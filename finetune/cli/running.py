@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.cli.options import AsJson, RecipeFile, Set, TrackingUri
+from finetune.cli.quiet import import_quietly
 
 if TYPE_CHECKING:
     from finetune.progress import Progress
@@ -42,6 +43,8 @@ def run(
     progress = _progress(quiet)
 
     # from here on it takes seconds: Keras is imported
+    progress.phase("importing TensorFlow")
+    import_quietly()
     from finetune.run import run as carry_out
 
     result = carry_out(loaded, runs_folder=runs_dir, tracking_uri=tracking_uri, progress=progress)

@@ -7,6 +7,7 @@ As they are, they do not: some ignore their seed, a seed of 0 counts as none, an
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -86,7 +87,7 @@ def build_layer(augmentation: Augmentation, image_size: int, generator: tf.rando
         draw_from(generator, layer)
         layer(tf.zeros((1, image_size, image_size, 3)), training=True)
     except Exception as error:  # keras-cv raises whatever a wrong value leads to
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = textwrap.shorten(str(error), 300) or type(error).__name__
         raise DataError(
             f"data.augment: {augmentation.layer} with {augmentation.options}: {reason}"
         ) from error
@@ -112,6 +113,8 @@ def check_names(augmentation: Augmentation, takes: Mapping[str, inspect.Paramete
 def draw_from(generator: tf.random.Generator, layer: Any) -> None:
     """Let a layer and all layers inside it draw from one generator."""
     for part in layer._flatten_layers():
+        # one image after another: keras-cv's vectorized form took six times as long for RandomCropAndResize
+        part.auto_vectorize = False
         for name, value in list(vars(part).items()):
             if isinstance(value, tf.random.Generator):
                 setattr(part, name, generator)

@@ -16,12 +16,12 @@ from PIL import Image, ImageFilter
 
 Effect = Callable[[NDArray[np.float32], int, np.random.Generator], NDArray[np.float32]]
 
-FOG_OPACITY = (0.3, 0.45, 0.6, 0.7, 0.8)
-CONTRAST_KEPT = (0.5, 0.3, 0.15, 0.1, 0.06)
-BRIGHTNESS_ADDED = (30, 60, 90, 120, 150)
+FOG_OPACITY = (0.1, 0.25, 0.5, 0.65, 0.8)
+CONTRAST_KEPT = (0.8, 0.6, 0.4, 0.25, 0.12)
+BRIGHTNESS_ADDED = (10, 25, 50, 80, 120)
 NOISE_DEVIATION = (10, 20, 35, 50, 70)
 BLUR_RADIUS = (0.02, 0.035, 0.05, 0.07, 0.09)
-JPEG_QUALITY = (40, 25, 15, 8, 4)
+JPEG_QUALITY = (25, 12, 6, 3, 1)
 
 FOG_CELLS = 4
 FOG_BRIGHTNESS = (170.0, 255.0)

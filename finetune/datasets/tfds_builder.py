@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import difflib
 import sys
-import threading
-import urllib.error
-import urllib.request
+import textwrap
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from finetune.datasets.fashion_shift.fashion_shift_dataset_builder import Builder as FashionShift
+from finetune.datasets.network import answers
 from finetune.errors import DataError
 
-SECONDS_TO_ANSWER = 10.0
 TFDS_BUCKET = "https://storage.googleapis.com/tfds-data"
 
 
@@ -24,15 +23,12 @@ def prepared_builder(name: str, data_dir: str | None, download: bool) -> tfds.co
     if builder.is_prepared():
         return builder
     if not isinstance(builder, FashionShift):
-        place = builder.data_dir if data_dir is None else data_dir
+        missing = f"data.name: {name} is not prepared in {data_dir or builder.data_dir}"
         if not download:
-            raise DataError(
-                f"data.name: {name} is not prepared in {place} and download is false; {advice(name)}"
-            )
-        if not reachable(first_url(builder)):
-            raise DataError(
-                f"data.name: {name} is not prepared in {place} and no network answers; {advice(name)}"
-            )
+            raise DataError(f"{missing} and download is false; {advice(name)}")
+        # asked first: without a network TFDS tries for 204 s
+        if not answers(first_url(builder)):
+            raise DataError(f"{missing} and no network answers; {advice(name)}")
     prepare(name, builder)
     return builder
 
@@ -43,16 +39,15 @@ def find_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
         return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
         # its own text lists all of some 450 names
-        known = tfds.list_builders(with_community_datasets=False)
+        known = sorted(set(tfds.list_builders(with_community_datasets=False)))
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        meant = (
-            f"did you mean {', '.join(close)}?"
-            if close
-            else "see https://www.tensorflow.org/datasets/catalog"
-        )
+        catalogue = "see https://www.tensorflow.org/datasets/catalog"
+        meant = f"did you mean {', '.join(close)}?" if close else catalogue
         raise DataError(f"data.name: TFDS has no dataset {name!r}; {meant}") from error
     except (ValueError, AssertionError) as error:
-        raise DataError(f"data.name: {str(error).splitlines()[0]}") from error
+        # TFDS puts all arguments before the reason
+        reason = textwrap.shorten(str(error).rpartition('}": ')[2], 300)
+        raise DataError(f"data.name: {name!r}: {reason}") from error
 
 
 def prepare(name: str, builder: tfds.core.DatasetBuilder) -> None:
@@ -63,7 +58,7 @@ def prepare(name: str, builder: tfds.core.DatasetBuilder) -> None:
         with contextlib.redirect_stdout(sys.stderr):
             builder.download_and_prepare()
     except Exception as error:  # a builder is a stranger's code and may fail in any way
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = textwrap.shorten(str(error), 300) or type(error).__name__
         raise DataError(f"data.name: {name} could not be prepared in {builder.data_dir}: {reason}") from error
 
 
@@ -78,41 +73,14 @@ def first_url(builder: tfds.core.DatasetBuilder) -> str:
     return urls[0] if urls else TFDS_BUCKET
 
 
-def reachable(url: str, seconds: float = SECONDS_TO_ANSWER) -> bool:
-    """Whether a server answers within `seconds`; TFDS itself would try for 204 s.
-
-    In a thread, because looking up a name knows no time limit.
-    """
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds):
-                answered.set()
-        except urllib.error.HTTPError as error:
-            # a refusal is an answer; a failing gateway on the way is none
-            if error.code < 500:
-                answered.set()
-        except OSError:
-            pass
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return answered.is_set()
-
-
 def check_features(name: str, features: tfds.features.FeatureConnector) -> None:
     """Raises DataError unless there is one uint8 image of 1 or 3 channels and one label of at least two classes."""
-    found = ", ".join(features) if isinstance(features, tfds.features.FeaturesDict) else "no named features"
-    if not {"image", "label"} <= set(found.split(", ")):
-        raise DataError(f"data.name: {name} has {found}; an image and a label are needed")
+    found = list(features) if isinstance(features, tfds.features.FeaturesDict) else ["no named features"]
+    if not {"image", "label"} <= set(found):
+        raise DataError(f"data.name: {name} has {', '.join(found)}; an image and a label are needed")
     image, label = features["image"], features["label"]
     if not isinstance(label, tfds.features.ClassLabel) or label.num_classes < 2:
         raise DataError(f"data.name: the label of {name} is {label}; at least two classes are needed")
-    if (
-        not isinstance(image, tfds.features.Image)
-        or image.np_dtype != "uint8"
-        or image.shape[-1] not in (1, 3)
-    ):
+    is_image = isinstance(image, tfds.features.Image)
+    if not is_image or image.np_dtype != np.uint8 or image.shape[-1] not in (1, 3):
         raise DataError(f"data.name: the image of {name} is {image}; uint8 of 1 or 3 channels is needed")

@@ -46,28 +46,24 @@ def resolve_splits(
                 f"data.validation: no validation data: {dataset} has the splits {', '.join(stored)}; "
                 'write train: "train[:90%]" and validation: "train[90%:]"'
             )
-    expressions.setdefault("calibration", expressions["train"])
     ranges: Ranges = {}
     for name, expression in expressions.items():
         try:
             ranges[name] = image_ranges(expression, stored)
         except ValueError as error:
             problems.append(f"data.{name}: {expression!r}: {str(error).splitlines()[-1]}")
-    problems += [
-        f"data.{name}: {expressions[name]!r} holds no image"
-        for name, parts in ranges.items()
-        if not sum(part.count for part in parts)
-    ]
     problems += overlaps(expressions, ranges)
     if problems:
-        raise DataError(dict.fromkeys(problems))
+        raise DataError(problems)
+    if "calibration" not in expressions:
+        expressions["calibration"], ranges["calibration"] = expressions["train"], ranges["train"]
     return expressions, ranges
 
 
 def image_ranges(expression: str, stored: tfds.core.SplitDict) -> list[ImageRange]:
-    """Raises ValueError, with TFDS' reason, for an expression that is none or asks for what is not there."""
+    """Raises ValueError for an expression that is none, asks for what is not there, or holds no image."""
     absolute = tfds.core.ReadInstruction.from_spec(expression).to_absolute(stored)
-    return [
+    ranges = [
         ImageRange(
             part.splitname,
             part.from_ or 0,
@@ -75,14 +71,15 @@ def image_ranges(expression: str, stored: tfds.core.SplitDict) -> list[ImageRang
         )
         for part in absolute
     ]
+    if not any(part.count for part in ranges):
+        raise ValueError("It holds no image.")
+    return ranges
 
 
 def overlaps(expressions: Mapping[str, str], ranges: Ranges) -> list[str]:
     """One line for every two splits that share images; calibration uses no labels and may share with train."""
     lines = []
     for one, other in combinations(ranges, 2):
-        if other == "calibration" and expressions[one] != expressions["train"] == expressions[other]:
-            continue  # what train shares has been said
         shared = sum(a.shared(b) for a in ranges[one] for b in ranges[other])
         if shared and {one, other} != {"train", "calibration"}:
             lines.append(

@@ -83,7 +83,7 @@ def _text_of(path: Path) -> str:
     if len(data) > LARGEST_FILE:
         raise RecipeError(f"{path}: larger than {LARGEST_FILE} bytes; this is no recipe")
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise RecipeError(f"{path}:{line}: not UTF-8 text") from None

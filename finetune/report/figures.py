@@ -6,17 +6,21 @@ import io
 import math
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import matplotlib
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from finetune.result import EpochRecord, SiteRecord
 
 TRAIN, VALIDATION, GREY = "#2563a8", "#d9691e", "#6b7280"
 
-STYLE = {
+# Any: the names that matplotlib's own types know differ between its versions
+STYLE: Any = {
     # ids inside the SVG are hashes: without a salt of our own they differ from run to run
     "svg.hashsalt": "finetune",
     # text stays text: small, selectable, and in any script the browser has a font for
@@ -43,7 +47,7 @@ def svg(figure: Figure) -> Markup:
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(text, format="svg", metadata=NO_METADATA, transparent=True)
     drawing = text.getvalue()
-    return Markup(drawing[drawing.index("<svg") :])  # noqa: S704 - written by matplotlib, which escapes
+    return Markup(drawing[drawing.index("<svg") :])
 
 
 @matplotlib.rc_context(STYLE)
@@ -63,14 +67,14 @@ def _learning_curve(epochs: Sequence[EpochRecord], measure: str) -> Figure:
     _mark_stages(axes, epochs)
     axes.set_xlabel("epoch")
     axes.set_title(measure, loc="left", fontweight="bold")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
     _tidy(axes)
     return figure
 
 
 def _mark_stages(axes: Axes, epochs: Sequence[EpochRecord]) -> None:
-    for before, after in zip(epochs, epochs[1:], strict=False):
+    for before, after in pairwise(epochs):
         if before.stage != after.stage:
             axes.axvline((before.step + after.step) / 2, color=GREY, linestyle=":", linewidth=1)
             axes.annotate(

@@ -2,6 +2,7 @@
 
 from finetune.tracking.result import log_result
 from finetune.tracking.run import Tracker, open_run
-from finetune.tracking.store import store_uri, ui_command
+from finetune.tracking.store import store_uri
+from finetune.tracking.ui import ui_address, ui_command
 
-__all__ = ["Tracker", "log_result", "open_run", "store_uri", "ui_command"]
+__all__ = ["Tracker", "log_result", "open_run", "store_uri", "ui_address", "ui_command"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 PATIENCE = {
@@ -19,13 +19,34 @@ CHATTY = ("mlflow", "alembic", "urllib3.connectionpool", "git")
 
 
 @contextmanager
-def good_manners() -> Iterator[None]:
-    """Import MLflow and quieten it; environment and loggers are given back at the end."""
-    added = {name: value for name, value in PATIENCE.items() if name not in os.environ}
-    os.environ.update(added)
-    # first, because the import sets the levels of its loggers
-    import mlflow  # noqa: F401
+def good_manners(store: str) -> Iterator[None]:
+    """Import MLflow, turn it to one store and quieten it; environment and loggers are given back at the end."""
+    # the registry of a local database looks for logged models in the store of the process, not of its client
+    settings = {name: os.environ.get(name, value) for name, value in PATIENCE.items()}
+    with _environment(settings | {"MLFLOW_TRACKING_URI": store}):
+        # before the loggers, because the import sets their levels
+        import mlflow  # noqa: F401
 
+        with _quiet_loggers():
+            yield
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _quiet_loggers() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in CHATTY]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -35,5 +56,3 @@ def good_manners() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        for name in added:
-            os.environ.pop(name, None)

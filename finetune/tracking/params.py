@@ -18,21 +18,22 @@ def flat_params(values: Mapping[str, Any]) -> dict[str, str]:
     Lists of plain values stay in one param; texts are written bare, all else as in JSON. A value that
     is too long for MLflow ends in "...", and passwords in URIs are masked.
     """
-    flat = {name: _text(value) for name, value in _leaves("", values)}
+    leaves = [leaf for key, value in values.items() for leaf in _leaves(str(key), value)]
+    flat = {name: _text(value) for name, value in leaves}
     return {
         name: text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
         for name, text in flat.items()
     }
 
 
-def _leaves(prefix: str, value: Any) -> list[tuple[str, Any]]:
+def _leaves(name: str, value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, Mapping) and value:
         inside = [(str(key), item) for key, item in value.items()]
     elif _is_list(value) and any(isinstance(item, Mapping) or _is_list(item) for item in value):
         inside = [(str(index), item) for index, item in enumerate(value)]
     else:
-        return [(prefix, value)]
-    return [leaf for key, item in inside for leaf in _leaves(f"{prefix}.{key}" if prefix else key, item)]
+        return [(name, value)]
+    return [leaf for key, item in inside for leaf in _leaves(f"{name}.{key}", item)]
 
 
 def _is_list(value: Any) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from statistics import fmean
 
-from finetune.result import Check, RunResult
+from finetune.result import Check, RunResult, SiteRecord
 from finetune.tracking.run import Tracker
 
 SHIFT_MEASURES = {"mean": "shift_mean", "log_std": "shift_log_std", "kl": "shift_kl"}
@@ -20,10 +20,10 @@ SMALL_FILES = {".yaml", ".json", ".jsonl", ".html"}
 
 def log_result(tracking: Tracker, result: RunResult) -> None:
     """Log everything but the epochs, which `log_epoch` took as they came, and the model."""
-    last = result.epochs[-1].step if result.epochs else 0
-    tracking.log_final({f"test/{name}": value for name, value in result.test.metrics.items()}, last)
-    tracking.log_final({f"seconds/{name}": value for name, value in result.seconds.items()}, last)
-    _log_shift(tracking, result, last)
+    tracking.log_final({f"test/{name}": value for name, value in result.test.metrics.items()})
+    tracking.log_final({f"seconds/{name}": value for name, value in result.seconds.items()})
+    if result.sites:
+        _log_shift(tracking, result)
     _log_confusion(tracking, result)
     tracking.log_table([_check_row(check) for check in result.checks], "proof.json")
     tracking.set_tags({"bn.verified": str(result.verified).lower(), "mlflow.note.content": summary(result)})
@@ -47,14 +47,14 @@ def summary(result: RunResult) -> str:
     return "\n\n".join([*lines, *failed, *[f"- {note}" for note in result.notes]])
 
 
-def _log_shift(tracking: Tracker, result: RunResult, last: int) -> None:
-    if not result.sites:
-        return
+def _log_shift(tracking: Tracker, result: RunResult) -> None:
+    last = result.epochs[-1].step if result.epochs else 0
     for measure, field in SHIFT_MEASURES.items():
         values = [getattr(site, field) for site in result.sites]
-        tracking.log_final({f"bn_shift/{measure}": fmean(values)}, last)
+        # once more at the last epoch: a policy may measure anew after training
+        tracking.log_epoch(last, {f"bn_shift/{measure}": fmean(values)})
         tracking.log_profile(f"bn_depth/{measure}", values)
-    tracking.log_table([asdict(site) for site in result.sites], "bn_sites.json")
+    tracking.log_table([_site_row(site) for site in result.sites], "bn_sites.json")
 
 
 def _log_confusion(tracking: Tracker, result: RunResult) -> None:
@@ -67,6 +67,13 @@ def _log_confusion(tracking: Tracker, result: RunResult) -> None:
     ]
     if rows:
         tracking.log_table(rows, "confusion.json")
+
+
+def _site_row(site: SiteRecord) -> dict[str, object]:
+    """The shift first: the UI shows six columns of a table at a time."""
+    values = asdict(site)
+    first = ("index", "path", *SHIFT_MEASURES.values())
+    return {key: values.pop(key) for key in first} | values
 
 
 def _check_row(check: Check) -> dict[str, str]:

@@ -28,9 +28,6 @@ Answer = TypeVar("Answer")
 LONGEST_DIGEST = 36
 """Characters that MLflow takes for the digest of a dataset."""
 
-TRAINS_MODELS = {"mlflow.experimentKind": "custom_model_development"}
-"""Tells the UI to show runs, charts and models first, not the traces and prompts of language models."""
-
 LONGEST_REASON = 200
 """Characters of a warning's reason: MLflow's errors run to pages."""
 
@@ -52,7 +49,7 @@ def open_run(
     if store is None:
         yield Tracker(None, warn)
         return
-    with good_manners():
+    with good_manners(store):
         tracker = Tracker(store, warn)
         tracker.start(experiment, name, params, tags)
         try:
@@ -91,7 +88,7 @@ class Tracker:
     def __init__(self, store: str | None, warn: Callable[[str], None]) -> None:
         self.store, self._warn = store, warn
         self._client: MlflowClient
-        self._experiment_id = self.run_id = ""
+        self._name = self._experiment_id = self.run_id = ""
         self._model_id: str | None = None
 
     @unless_silent
@@ -100,16 +97,14 @@ class Tracker:
         from mlflow.entities import Param
         from mlflow.tracking.context.registry import resolve_tags
 
-        store = str(self.store)
+        store, self._name = str(self.store), name
         require_usable(store)
         self._client = MlflowClient(tracking_uri=store, registry_uri=store)
         known = self._client.get_experiment_by_name(experiment)
         if known:
             self._experiment_id = known.experiment_id
         else:
-            self._experiment_id = self._client.create_experiment(
-                experiment, artifact_folder(store), TRAINS_MODELS
-            )
+            self._experiment_id = self._client.create_experiment(experiment, artifact_folder(store))
         # who started it, from which program and which commit: what MLflow's own start_run adds
         run = self._client.create_run(self._experiment_id, tags=resolve_tags(dict(tags)), run_name=name)
         self.run_id = run.info.run_id
@@ -125,9 +120,10 @@ class Tracker:
         self._log_metrics([(name, value, step) for name, value in metrics.items()])
 
     @unless_silent
-    def log_final(self, metrics: Mapping[str, float], step: int = 0) -> None:
+    def log_final(self, metrics: Mapping[str, float]) -> None:
         """Metrics that a run has once; they are those of its model too where that was logged before."""
-        self._log_metrics([(name, value, step) for name, value in metrics.items()], self._model_id)
+        # the UI draws bars, one a run, where the only step is 0, and a lonely dot at any other
+        self._log_metrics([(name, value, 0) for name, value in metrics.items()], self._model_id)
 
     @unless_silent
     def log_profile(self, name: str, values: Sequence[float]) -> None:
@@ -183,7 +179,8 @@ class Tracker:
         """
         from mlflow.entities import LoggedModelOutput
 
-        name = self._client.get_run(self.run_id).info.run_name.replace(".", "_")
+        # a dot would end the name in a URI
+        name = self._name.replace(".", "_")
         logged = self._client.create_logged_model(self._experiment_id, name, source_run_id=self.run_id)
         with tempfile.TemporaryDirectory() as folder:
             write_model_folder(Path(folder), logged, keras_path, images, probabilities, requirements, beside)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 from pathlib import Path
 
 from finetune.errors import InputError
@@ -52,15 +51,3 @@ def require_usable(uri: str) -> None:
             connection.execute("PRAGMA schema_version")
         finally:
             connection.close()
-
-
-def ui_command(uri: str, port: int) -> list[str]:
-    """The command that shows a store's runs at http://127.0.0.1:<port>.
-
-    Raises InputError where the store is a server, which shows them itself.
-    """
-    if uri.startswith(("http://", "https://")):
-        raise InputError(f"the runs are on a server that shows them itself: open {masked(uri)} in a browser")
-    # one worker: each of MLflow's usual four imports everything again and is up only after a minute
-    arguments = ["--backend-store-uri", uri, "--port", str(port), "--workers", "1"]
-    return [sys.executable, "-m", "mlflow", "server", *arguments]

@@ -1,14 +1,17 @@
 """Backbones out of .keras files: where the features are, what the classifier was, what is refused."""
 
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
+from finetune.assemble import assemble
 from finetune.backbones import Saved
 from finetune.errors import WeightsError
-from tests.nets import functional_net, images, subclassed_net
+from finetune.heads import Linear
+from tests.nets import functional_net, images
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +39,16 @@ def test_features_and_classifier_together_are_the_saved_model(net, path):
     logits = features @ built.classifier.kernel + built.classifier.bias
     expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(net(images(5)), expected, atol=1e-5)
+
+
+def test_a_model_of_ours_taken_up_again_predicts_the_same(path, tmp_path):
+    names = ("a", "b", "c")
+    first = assemble(Saved(path=path).build(8), Linear(weights="pretrained"), names, 8)
+    first.save(tmp_path / "model.keras")
+    again = assemble(
+        Saved(path=str(tmp_path / "model.keras")).build(8), Linear(weights="pretrained"), names, 8
+    )
+    np.testing.assert_allclose(again(images(5)), first(images(5)), atol=1e-6)
 
 
 def test_a_softmax_layer_of_its_own_is_not_the_classifier(tmp_path):
@@ -88,9 +101,9 @@ def test_an_open_size_defaults_to_224(tmp_path):
 
 
 def test_an_unknown_layer(path):
-    assert refusal(path, layer="conv_9") == (
-        "FILE: no top-level layer 'conv_9'; its last layers are dropout, dense, bn_3, re_lu_2, out"
-    ) or "no top-level layer 'conv_9'; its last layers are " in refusal(path, layer="conv_9")
+    assert refusal(path, layer="conv_9").startswith(
+        "FILE: no top-level layer 'conv_9'; its last layers are dropout, dense, bn_3, re_lu"
+    )
 
 
 def test_another_image_size(path):
@@ -107,7 +120,7 @@ def test_a_missing_file(tmp_path):
 
 
 def test_a_damaged_file(path, tmp_path):
-    whole = open(path, "rb").read()
+    whole = Path(path).read_bytes()
     (tmp_path / "half.keras").write_bytes(whole[: len(whole) // 2])
     found = refusal(tmp_path / "half.keras")
     assert found == "FILE: damaged or not a .keras file; save the model again with model.save"
@@ -132,10 +145,23 @@ def test_a_class_that_keras_does_not_know(tmp_path):
     assert refusal(tmp_path / "net.keras").startswith("FILE: Keras cannot load it: ")
 
 
+@keras.saving.register_keras_serializable("tests")
+class OneDense(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(2)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
 def test_a_subclassed_model(tmp_path):
-    keras.saving.register_keras_serializable("tests")(type(subclassed_net()))
-    subclassed_net().save(tmp_path / "net.keras")
-    assert "save a functional one" in refusal(tmp_path / "net.keras")
+    model = OneDense()
+    model(images(1))
+    model.save(tmp_path / "net.keras")
+    assert refusal(tmp_path / "net.keras") == (
+        "FILE: a subclassed model has no layers to take features from; save a functional one"
+    )
 
 
 def test_two_inputs(tmp_path):

@@ -88,14 +88,14 @@ def test_measured_statistics_are_compared_with_the_measured_not_the_pretrained(s
 def test_a_moved_gamma_is_named_where_affine_is_fixed(sites):
     before = proof.read(sites)
     sites[1].layer.gamma.assign(sites[1].layer.gamma + 1e-6)
-    check = proof.affine_kept(FIXED, timeline(before, proof.read(sites)))
+    (check,) = proof.affine_kept(FIXED, timeline(before, proof.read(sites)))
     assert not check.passed
     assert sites[1].path in check.detail
 
 
 def test_retrained_sites_must_have_followed(sites):
     before = proof.read(sites)
-    stuck, _ = proof.statistics_kept(FOLLOW, timeline(before, before, trained={s.path for s in sites}))
+    (stuck,) = proof.statistics_kept(FOLLOW, timeline(before, before, trained={s.path for s in sites}))
     assert not stuck.passed
     assert stuck.detail.startswith("0 of 3 trained sites moved")
 

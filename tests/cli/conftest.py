@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from finetune.cli import main
+from finetune.cli import evaluating, main, running
 
 
 class Answer(NamedTuple):
@@ -14,6 +14,13 @@ class Answer(NamedTuple):
     code: int
     out: str
     err: str
+
+
+@pytest.fixture(autouse=True)
+def nothing_heavy(monkeypatch):
+    """Runs and evaluations are made up here: what real ones import takes 10 s."""
+    for command in (running, evaluating):
+        monkeypatch.setattr(command, "import_quietly", lambda: None)
 
 
 @pytest.fixture

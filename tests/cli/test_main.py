@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 GOOD = ROOT / "recipes" / "resnet_freeze.yaml"
 COMMANDS = typer.main.get_command(app).commands
 
-START = "import sys; sys.argv[0] = 'finetune'; from finetune.cli import main; main()"
+START = "from finetune.cli import main; main()"
 
 
 @pytest.fixture

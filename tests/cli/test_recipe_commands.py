@@ -40,6 +40,11 @@ def test_check_names_every_problem_and_leaves_with_2(finetune, bad):
     )
 
 
+def test_check_names_a_file_where_the_source_has_no_names(finetune):
+    answer = finetune("check", GOOD, "--set", "backbone={source: saved, path: mine.keras}")
+    assert answer.out == f"ok  {GOOD}: saved mine.keras, freeze, tfds fashion_shift\n"
+
+
 def test_check_goes_on_after_a_bad_recipe(finetune, bad):
     answer = finetune("check", bad, GOOD)
     assert answer.code == 2

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pytest
 
 from finetune.cli.summary import summary
-from finetune.progress import LineProgress, Progress
 from tests.sample_result import sample_result
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -23,6 +22,7 @@ def asked(monkeypatch):
 
     def run(recipe, **given):
         asked.update(given, recipe=recipe)
+        given["progress"].phase("training")
         return sample_result(Path("runs/resnet_freeze-1"), shift=0.5)
 
     monkeypatch.setitem(sys.modules, "finetune.run", SimpleNamespace(run=run))
@@ -49,10 +49,8 @@ def test_run_hands_on_what_was_typed(finetune, asked):
 
 
 def test_run_shows_lines_in_a_log_and_nothing_when_quiet(finetune, asked):
-    finetune("run", GOOD)
-    assert type(asked["progress"]) is LineProgress
-    finetune("run", GOOD, "--quiet")
-    assert type(asked["progress"]) is Progress
+    assert finetune("run", GOOD).err.endswith("\ntraining\n")
+    assert finetune("run", GOOD, "--quiet").err == ""
 
 
 def test_run_as_json_is_nothing_but_json(finetune, asked):
@@ -117,3 +115,37 @@ def test_sites_that_did_not_move_have_no_profile():
 
 def test_a_network_without_sites_says_so():
     assert "no BN sites" in summary(replace(sample_result(Path("runs/x-1")), sites=()))
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """What the evaluation was asked for."""
+    measured = {}
+
+    def evaluate_saved(model, **given):
+        measured.update(given, model=model)
+        return sample_result(Path("runs/x-1")).test
+
+    monkeypatch.setitem(
+        sys.modules, "finetune.evaluation_run", SimpleNamespace(evaluate_saved=evaluate_saved)
+    )
+    return measured
+
+
+def test_evaluate_hands_on_what_was_typed(finetune, measured):
+    finetune("evaluate", "runs/x-1", "--recipe", GOOD, "--set", "data.shift.kind=noise")
+    assert measured == {"model": Path("runs/x-1"), "recipe": GOOD, "overrides": ["data.shift.kind=noise"]}
+
+
+def test_evaluate_shows_every_metric_on_one_line(finetune, measured):
+    answer = finetune("evaluate", "runs/x-1")
+    assert answer.out.startswith(
+        "accuracy 0.800, balanced 0.800, cross-entropy 0.637, calibration error 0.031 on "
+    )
+    assert len(answer.out.splitlines()) == 1
+
+
+def test_evaluate_as_json_holds_the_confusion_matrix(finetune, measured):
+    found = json.loads(finetune("evaluate", "runs/x-1", "--json").out)
+    assert sum(map(sum, found["confusion"])) == found["count"]
+    assert found["metrics"]["accuracy"] == pytest.approx(0.8, abs=1e-3)

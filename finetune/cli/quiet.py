@@ -1,0 +1,40 @@
+"""Import TensorFlow and its neighbours without their chatter about the machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+CHATTY = ("tensorflow", "absl")
+
+
+def import_quietly() -> None:
+    """Import what a run needs. Errors of the import itself are raised as ever."""
+    # 3: TensorFlow's C++ side writes dozens of lines about the machine otherwise
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _muted_stderr():
+        import keras_cv  # noqa: F401 - registers the layers its backbones are made of
+        import tensorflow  # noqa: F401
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # raised inside keras at every conversion of a variable under NumPy 2; nothing a person could act on
+    warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
+
+
+@contextmanager
+def _muted_stderr() -> Iterator[None]:
+    """Send file descriptor 2 away inside the block: the lines come from C++ before its logging is set up."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -1,0 +1,109 @@
+"""What every dataset owes: four splits as promised, whatever the source."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from pydantic import TypeAdapter, ValidationError
+
+from finetune.datasets import DATASETS, AnyDataset, ImageFolder, TensorFlowDatasets
+from finetune.datasets.base import SPLIT_NAMES
+from finetune.errors import DataError
+from tests.datasets.conftest import tiny_dir  # noqa: F401
+from tests.datasets.pictures import pairs, two_classes
+
+
+@pytest.fixture(params=DATASETS, ids=lambda made: made.__name__)
+def make(request, tmp_path):
+    """A small dataset of each source, with whatever keys a recipe may add."""
+    known = {TensorFlowDatasets: tiny_shapes, ImageFolder: cats_and_dogs}
+    return known[request.param](request, tmp_path)
+
+
+def tiny_shapes(request, tmp_path):
+    place = request.getfixturevalue("tiny_dir")
+    own = {"name": "tiny_shapes", "data_dir": place, "train": "train[:20]", "validation": "train[20:]"}
+    return lambda **keys: TensorFlowDatasets(**own, **keys)
+
+
+def cats_and_dogs(request, tmp_path):
+    two_classes(tmp_path)
+    return lambda **keys: ImageFolder(path=str(tmp_path), **keys)
+
+
+def splits_of(loaded):
+    return {name: getattr(loaded, name) for name in SPLIT_NAMES}
+
+
+def test_there_are_two_sources():
+    assert [made.model_fields["source"].default for made in DATASETS] == ["tfds", "image_folder"]
+
+
+def test_a_recipe_tells_them_apart_by_source():
+    read = TypeAdapter(AnyDataset).validate_python
+    assert isinstance(read({"source": "tfds", "name": "fashion_shift"}), TensorFlowDatasets)
+    assert isinstance(read({"source": "image_folder", "path": "photos"}), ImageFolder)
+    with pytest.raises(ValidationError):
+        read({"source": "zip", "path": "photos"})
+
+
+def test_reading_a_recipe_imports_nothing_heavy():
+    heavy = ("tensorflow", "tensorflow_datasets", "keras", "keras_cv", "numpy", "PIL")
+    code = f"import sys, finetune.datasets; print([name for name in {heavy} if name in sys.modules])"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
+
+
+def test_examples_are_square_uint8_rgb_with_int32_labels_as_many_as_counted(make):
+    for name, split in splits_of(make().load(12, 0)).items():
+        assert split.name == name
+        assert split.examples.element_spec == (
+            tf.TensorSpec((12, 12, 3), tf.uint8),
+            tf.TensorSpec((), tf.int32),
+        )
+        assert len(list(split.examples)) == split.count == split.examples.cardinality()
+
+
+def test_no_image_is_in_two_of_train_validation_and_test(make):
+    loaded = make().load(8, 0)
+    seen = [number for name in ("train", "validation", "test") for number, _ in pairs(getattr(loaded, name))]
+    assert len(seen) == len(set(seen))
+
+
+def test_loading_twice_gives_the_same_images_in_the_same_order(make):
+    one, two = make().load(8, 5), make().load(8, 5)
+    assert one.digest == two.digest
+    for first, second in zip(splits_of(one).values(), splits_of(two).values(), strict=True):
+        assert pairs(first) == pairs(second)
+
+
+def test_a_shift_reaches_every_split_and_leaves_labels_and_order_alone(make):
+    plain, shifted = make().load(8, 0), make(shift={"kind": "invert"}).load(8, 0)
+    assert plain.digest != shifted.digest
+    for before, after in zip(splits_of(plain).values(), splits_of(shifted).values(), strict=True):
+        assert pairs(after) == [(255 - number, label) for number, label in pairs(before)]
+        assert after.description == f"{before.description}, invert 3"
+
+
+def test_the_digest_follows_the_size(make):
+    assert make().load(8, 0).digest != make().load(12, 0).digest
+
+
+def test_the_shift_happens_before_the_resize(make):
+    # noise added at 8 px and enlarged is smooth, added at 64 px it is not
+    image, _ = next(iter(make(shift={"kind": "noise"}).load(64, 0).train.examples))
+    channel = np.asarray(image, float)[..., 0]
+    assert np.abs(np.diff(channel, axis=0)).mean() < 0.4 * channel.std()
+
+
+def test_wrong_augmentation_is_said_when_the_data_is_opened(make):
+    with pytest.raises(DataError, match="RandomFlip has no option 'moed'"):
+        make(augment=({"layer": "RandomFlip", "options": {"moed": 1}},)).load(8, 0)
+
+
+def test_class_names_belong_to_the_labels(make):
+    loaded = make().load(8, 0)
+    assert len(loaded.class_names) == 2
+    assert {label for _, label in pairs(loaded.train)} == {0, 1}
