@@ -14,7 +14,7 @@ from finetune.errors import DivergedError
 from finetune.progress import Progress
 
 
-class DivergenceWatch(keras.callbacks.Callback):  # type: ignore[misc]
+class DivergenceWatch(keras.callbacks.Callback):
     """Stop at the first step whose loss is not finite, or a hundred times that of guessing.
 
     Raises DivergedError; the message names the step and says what to do.
@@ -43,7 +43,7 @@ class DivergenceWatch(keras.callbacks.Callback):  # type: ignore[misc]
         )
 
 
-class EpochLog(keras.callbacks.Callback):  # type: ignore[misc]
+class EpochLog(keras.callbacks.Callback):
     """Hand every batch to the progress, every epoch to the log, under the names that MLflow shows."""
 
     NAMES = {  # noqa: RUF012 - read only
@@ -68,7 +68,7 @@ class EpochLog(keras.callbacks.Callback):  # type: ignore[misc]
         self.log(epoch + 1, {**metrics, "learning_rate": rate})
 
 
-class BestWeights(keras.callbacks.Callback):  # type: ignore[misc]
+class BestWeights(keras.callbacks.Callback):
     """Keep the weights (running statistics included) of the epoch with the lowest validation loss.
 
     They are put back when the stage ends, stops early for want of progress, or diverges.

@@ -35,7 +35,7 @@ class LineProgress(Progress):
     def __init__(self, console: Any) -> None:
         self.console = console
         self.epochs = self.steps = self.batch_size = 0
-        self.begun = 0.0
+        self.begun = self.first = self.latest = 0.0
 
     def phase(self, words: str) -> None:
         self.console.print(words, highlight=False, markup=False, soft_wrap=True)
@@ -45,12 +45,21 @@ class LineProgress(Progress):
         self.epochs, self.steps, self.batch_size = epochs, steps, batch_size
         self.begun = time.perf_counter()
 
+    def batch(self, step: int, loss: float, accuracy: float) -> None:
+        self.latest = time.perf_counter()
+        if step == 1:
+            self.first = self.latest
+
+    def rate(self, step: int) -> float:
+        """Images a second since the first batch of the epoch, which compiles the network."""
+        return (step - 1) * self.batch_size / max(self.latest - self.first, 1e-9)
+
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        seconds = time.perf_counter() - self.begun
-        rate = epoch * self.steps * self.batch_size / max(seconds, 1e-9)
-        left = seconds / epoch * (self.epochs - epoch)
+        left = (time.perf_counter() - self.begun) / epoch * (self.epochs - epoch)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        self.phase(f"  epoch {epoch}/{self.epochs}  {shown}  {rate:.0f} images/s  {_clock(left)} left")
+        self.phase(
+            f"  epoch {epoch}/{self.epochs}  {shown}  {self.rate(self.steps):.0f} images/s  {_clock(left)} left"
+        )
 
     def note(self, words: str) -> None:
         self.phase(f"note: {words}")
@@ -88,17 +97,15 @@ class BarProgress(LineProgress):
         self.bar.start()
 
     def batch(self, step: int, loss: float, accuracy: float) -> None:
-        now = time.perf_counter()
-        if now - self.shown < self.REFRESH_SECONDS:
+        super().batch(step, loss, accuracy)
+        if self.latest - self.shown < self.REFRESH_SECONDS:
             return
-        self.shown = now
-        finished = self.done + step
-        rate = finished * self.batch_size / max(now - self.begun, 1e-9)
+        self.shown = self.latest
         self.bar.update(
             self.task,
-            completed=finished,
+            completed=self.done + step,
             description=f"epoch {self.done // self.steps + 1}/{self.epochs}",
-            measures=f"loss {loss:.3f}  accuracy {accuracy:.3f}  {rate:.0f} images/s",
+            measures=f"loss {loss:.3f}  accuracy {accuracy:.3f}  {self.rate(step):.0f} images/s",
             refresh=True,
         )
 

@@ -29,11 +29,11 @@ def provenance(
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "recipe": recipe,
         "weights": dict(origin),
-        "class_names": list(splits.class_names),
         "data": {
             "digest": splits.digest,
             "licence": splits.licence,
             "image_size": splits.image_size,
+            "class_names": list(splits.class_names),
             "splits": describe_splits(splits),
         },
         "running_statistics": {

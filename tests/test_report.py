@@ -62,6 +62,7 @@ def test_nothing_is_fetched_from_anywhere(tmp_path: Path) -> None:
     assert fetched, "the figures refer to their own parts"
     assert all(place.startswith(("#", "data:image/png;base64,")) for place in fetched)
     assert not re.findall(r"@import|url\((?!#)", page)
+    assert page.count("<!") == 1, "a drawing brings no document type of its own, with its address"
 
 
 def test_names_from_outside_are_shown_as_text(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from finetune.backbones.base import Backbone, BuiltBackbone, Classifier
+from finetune.backbones.base import Backbone, BuiltBackbone
 from finetune.backbones.bundled_weights import Bundled
 from finetune.backbones.keras_applications import KerasApplications
 from finetune.backbones.keras_cv import KerasCV
 from finetune.backbones.saved import Saved
+from finetune.classifier import Classifier
 
 BACKBONES: tuple[type[Backbone], ...] = (Bundled, KerasCV, KerasApplications, Saved)
 

@@ -7,23 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from finetune.classifier import Classifier
 from finetune.component import Component
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """The dense classification layer that came with the pretrained weights.
-
-    kernel: (features, classes); bias: (classes,). class_names is empty where nothing names them.
-    """
-
-    kernel: np.ndarray
-    bias: np.ndarray
-    class_names: tuple[str, ...]
 
 
 @dataclass(frozen=True)

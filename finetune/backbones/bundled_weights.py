@@ -9,10 +9,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from finetune.backbones.base import Backbone, BuiltBackbone, Classifier
+from finetune.backbones.base import Backbone, BuiltBackbone
 from finetune.backbones.keras_cv import keras_cv_network
 from finetune.backbones.scaling import unchanged
 from finetune.backbones.weights_file import load_weights
+from finetune.classifier import Classifier
 
 if TYPE_CHECKING:
     import keras

@@ -130,7 +130,7 @@ class KerasCV(Backbone):
         return path / "model.weights.h5" if path.is_dir() else path
 
     def _fetched(self, class_name: str) -> Path:
-        import kagglehub  # type: ignore[import-untyped]
+        import kagglehub
         import keras_cv
 
         preset = f"{self.name}_imagenet"

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from finetune.backbones.base import Backbone, BuiltBackbone, Classifier
+from finetune.backbones.base import Backbone, BuiltBackbone
 from finetune.backbones.keras_file import expected_side, known_class_names, read_model
 from finetune.backbones.scaling import Scale, scaling
 from finetune.backbones.weights_file import digest
+from finetune.classifier import Classifier
 from finetune.errors import WeightsError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.component import Component
 
 if TYPE_CHECKING:
-    from finetune.backbones.base import Classifier
+    from finetune.classifier import Classifier
 
 
 class Head(Component):

@@ -11,7 +11,7 @@ from finetune.errors import WeightsError
 from finetune.heads.base import Head
 
 if TYPE_CHECKING:
-    from finetune.backbones.base import Classifier
+    from finetune.classifier import Classifier
 
 
 class Linear(Head):

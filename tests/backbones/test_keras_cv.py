@@ -15,7 +15,7 @@ SMALL = "mobilenet_v3_small"
 SHALLOW = {
     SMALL: {},
     "resnet18": {"stackwise_blocks": [1, 1, 1, 1]},
-    "resnet18_v2": {"stackwise_blocks": [1, 1, 1, 1]},
+    "resnet18_v2": {},
     "densenet121": {"stackwise_num_repeats": [1, 1, 1, 1]},
     "efficientnetv1_b0": {"depth_coefficient": 0.1},
     "efficientnetv2_b0": {"depth_coefficient": 0.1},

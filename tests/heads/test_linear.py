@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from finetune.backbones.base import Classifier
+from finetune.classifier import Classifier
 from finetune.errors import WeightsError
 from finetune.heads import Linear
 

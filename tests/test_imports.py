@@ -1,0 +1,102 @@
+"""Imports go one way, and what answers at once imports nothing slow."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1] / "finetune"
+
+LAYERS = [
+    {"errors", "component", "classifier", "result", "masking"},
+    {"batchnorm"},
+    {"policies", "backbones", "heads", "datasets", "stage"},
+    {"recipe", "progress", "stopwatch", "run_folder"},
+    {"recipe_file"},
+    {"assemble", "callbacks", "train", "evaluate", "export", "describe", "provenance"},
+    {"tracking", "report"},
+    {"run", "evaluation_run"},
+    {"cli"},
+]
+"""From the bottom up: a module imports from its own layer's package or from layers below, never above."""
+
+COMPONENTS = {"policies", "backbones", "heads", "datasets"}
+LIGHT = {
+    "policies",
+    "backbones",
+    "heads",
+    "datasets",
+    "recipe",
+    "recipe_file",
+    "stage",
+    "component",
+    "errors",
+}
+HEAVY = {"tensorflow", "keras", "keras_cv", "mlflow", "tensorflow_datasets", "matplotlib", "sklearn"}
+
+
+def unit(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def modules():
+    return [path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "__init__.py"]
+
+
+def rank(name: str) -> int:
+    return next(i for i, layer in enumerate(LAYERS) if name in layer)
+
+
+def imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.ImportFrom) and node.module:
+        return [node.module]
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return []
+
+
+def all_imports(path: Path) -> set[str]:
+    return {name for node in ast.walk(ast.parse(path.read_text())) for name in imported(node)}
+
+
+def imports_on_import(path: Path) -> set[str]:
+    """Those at module level, but for the ones that only type checkers see."""
+    return {name for node in ast.parse(path.read_text()).body for name in imported(node)}
+
+
+def test_every_module_has_its_layer():
+    assert {unit(path) for path in modules()} == set().union(*LAYERS)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_never_go_up_or_sideways_between_components(path):
+    for name in all_imports(path):
+        if not name.startswith("finetune."):
+            continue
+        target = name.split(".")[1]
+        assert rank(target) <= rank(unit(path)), f"{path.name} imports {name} from above"
+        if unit(path) in COMPONENTS and target in COMPONENTS:
+            assert target == unit(path), f"{path.name} imports {name} sideways"
+
+
+def test_the_heart_knows_no_recipe_dataset_or_mlflow():
+    for path in (ROOT / "batchnorm").glob("*.py"):
+        targets = {name.split(".")[1] for name in all_imports(path) if name.startswith("finetune.")}
+        assert targets <= {"batchnorm", "result"}
+        assert not {name.split(".")[0] for name in all_imports(path)} & {
+            "mlflow",
+            "tensorflow_datasets",
+            "keras_cv",
+        }
+
+
+def test_only_the_command_line_prints():
+    for path in modules():
+        calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+        printing = [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"]
+        assert not printing or unit(path) == "cli", path
+
+
+def test_there_is_no_assert_in_the_package():
+    for path in modules():
+        assert not [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Assert)], path
