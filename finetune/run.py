@@ -92,6 +92,7 @@ def run(
         with watch.phase("model"):
             built, trainee = build(recipe, splits)
         folder = new_run_folder(runs_folder, recipe.name)
+        progress.phase(f"opening {folder}" + (" and MLflow" if recipe.tracking.enabled else ""))
         with clear_output_errors(folder), open_tracking(recipe, folder, tracking_uri, progress) as tracking:
             return fine_tune(Running(recipe, splits, built, trainee, folder, tracking, progress, watch))
 

@@ -118,7 +118,7 @@ def draw_from(generator: tf.random.Generator, layer: Any) -> None:
         for name, value in list(vars(part).items()):
             if isinstance(value, tf.random.Generator):
                 setattr(part, name, generator)
-            elif False:
+            elif isinstance(value, (UniformFactorSampler, NormalFactorSampler)):
                 setattr(part, name, DrawnFactor(value, generator))
 
 

@@ -41,7 +41,7 @@ FLIP = (Augmentation(layer="RandomFlip"),)
 
 def batches(*augmentations, seed=3):
     data = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(6)
-    return augmented(data, augmentations, SIZE, seed).prefetch(2)
+    return augmented(data, augmentations, SIZE, seed)
 
 
 def epoch(dataset):

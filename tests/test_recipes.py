@@ -1,0 +1,36 @@
+"""The shipped recipes: every one loads, and those that need a network are built here without it."""
+
+from pathlib import Path
+
+import pytest
+import tensorflow_datasets as tfds
+
+from finetune.recipe_file import load_recipe
+from finetune.run import build
+
+RECIPES = sorted((Path(__file__).resolve().parents[1] / "recipes").glob("*.yaml"))
+NEED_A_NETWORK = [path for path in RECIPES if path.name.startswith("keras_cv_")]
+
+
+def test_no_recipe_is_forgotten():
+    assert len(RECIPES) == 5
+    assert len(NEED_A_NETWORK) == 2
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_a_header_says_how_it_was_measured_or_that_it_was_not(path):
+    header = path.read_text().split("\n\n")[0]
+    assert f"finetune run recipes/{path.name}" in header
+    assert ("Not measured here" in header) is (path in NEED_A_NETWORK)
+
+
+@pytest.mark.parametrize("path", NEED_A_NETWORK, ids=lambda p: p.stem)
+def test_recipes_for_imagenet_weights_are_built_with_random_weights_and_mock_data(path, tmp_path):
+    overrides = ["backbone.weights=null", "data.image_size=64", f"data.data_dir={tmp_path}"]
+    recipe = load_recipe(path, overrides)
+    with tfds.testing.mock_data(num_examples=40):
+        splits = recipe.data.load(64, recipe.seed)
+        _, trainee = build(recipe, splits)
+        images, _ = next(iter(splits.train.examples.batch(2)))
+    assert len([site for site in trainee.sites if site.calls]) == 53
+    assert trainee.model(images).shape == (2, len(splits.class_names))
