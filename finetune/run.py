@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -24,6 +24,7 @@ from finetune.describe import finish_in_words, mean_shift, shifts_since, site_re
 from finetune.errors import DivergedError, ProofError
 from finetune.evaluate import evaluate
 from finetune.export import EXPORTED, export
+from finetune.masking import masked
 from finetune.policies.base import Finish
 from finetune.progress import Progress
 from finetune.provenance import describe_splits, provenance, requirements
@@ -81,6 +82,7 @@ def run(
     written then, and no model.
     """
     progress, watch = progress or Progress(), Stopwatch()
+    store = store_uri(tracking_uri or recipe.tracking.uri) if recipe.tracking.enabled else None
     with computing_in(recipe.precision):
         keras.utils.set_random_seed(recipe.seed)
         progress.phase(f"{recipe.name}: opening the data")
@@ -92,8 +94,8 @@ def run(
         with watch.phase("model"):
             built, trainee = build(recipe, splits)
         folder = new_run_folder(runs_folder, recipe.name)
-        progress.phase(f"opening {folder}" + (" and MLflow" if recipe.tracking.enabled else ""))
-        with clear_output_errors(folder), open_tracking(recipe, folder, tracking_uri, progress) as tracking:
+        progress.phase(f"opening {folder}" + (f" and MLflow at {masked(store)}" if store else ""))
+        with clear_output_errors(folder), open_tracking(recipe, folder, store, progress) as tracking:
             return fine_tune(Running(recipe, splits, built, trainee, folder, tracking, progress, watch))
 
 
@@ -106,7 +108,7 @@ def fine_tune(running: Running) -> RunResult:
         checks = prove(running, trained)
         reference, images = measure_reference(running)
         test = evaluate(running.trainee.model, batches_of(running, "test"), len(running.splits.class_names))
-    recipe = resolved(running.recipe)
+    recipe = shown(running.recipe)
     origins = provenance(
         recipe, running.built.origin, running.splits, trained.timeline.start, trained.finish, images
     )
@@ -140,15 +142,22 @@ def build(recipe: Recipe, splits: Splits) -> tuple[BuiltBackbone, Trainee]:
 
 
 def open_tracking(
-    recipe: Recipe, folder: Path, uri: str | None, progress: Progress
+    recipe: Recipe, folder: Path, store: str | None, progress: Progress
 ) -> AbstractContextManager[Tracker]:
-    store = store_uri(uri or recipe.tracking.uri) if recipe.tracking.enabled else None
     tags = {"bn.policy": recipe.batchnorm.policy, "run_folder": folder.name}
     return open_run(store, recipe.tracking.experiment, folder.name, resolved(recipe), tags, progress.note)
 
 
+def shown(recipe: Recipe) -> dict[str, Any]:
+    """The resolved recipe as it is written to files: without the password of the tracking store."""
+    plain = resolved(recipe)
+    if recipe.tracking.uri:
+        plain["tracking"]["uri"] = masked(recipe.tracking.uri)
+    return plain
+
+
 def write_recipe(running: Running) -> None:
-    running.folder.joinpath("recipe.yaml").write_text(write(resolved(running.recipe)), encoding="utf-8")
+    running.folder.joinpath("recipe.yaml").write_text(write(shown(running.recipe)), encoding="utf-8")
     splits = running.splits
     for split in (splits.train, splits.validation, splits.test, splits.calibration):
         running.tracking.log_dataset(

@@ -179,6 +179,18 @@ def test_no_space_left_is_one_line(place, monkeypatch):
         run(recipe(place, "freeze", "name=full", "tracking.enabled=false"), runs_folder=place / "runs")
 
 
+def test_the_password_of_a_tracking_store_is_written_nowhere(place):
+    uri = "postgresql://me:hunter2@localhost:1/db"
+    result = run(
+        recipe(place, "freeze", "name=secret", f"tracking.uri={uri}"),
+        runs_folder=place / "runs",
+        tracking_uri=f"sqlite:///{place}/mlflow.db",
+    )
+    for path in result.folder.rglob("*"):
+        assert path.is_dir() or b"hunter2" not in path.read_bytes(), path
+    assert "me:***@localhost" in (result.folder / "recipe.yaml").read_text()
+
+
 def test_precision_is_given_back(place):
     result = run(
         recipe(place, "retrain", "name=half", "precision=mixed_bfloat16", "tracking.enabled=false"),

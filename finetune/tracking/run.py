@@ -11,11 +11,10 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from finetune.masking import masked, without_secret
 from finetune.tracking.manners import good_manners
 from finetune.tracking.model_folder import write_model_folder
 from finetune.tracking.params import flat_params
-from finetune.tracking.store import artifact_folder, require_usable
+from finetune.tracking.store import artifact_folder, failure_in_words, require_usable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,9 +26,6 @@ Answer = TypeVar("Answer")
 
 LONGEST_DIGEST = 36
 """Characters that MLflow takes for the digest of a dataset."""
-
-LONGEST_REASON = 200
-"""Characters of a warning's reason: MLflow's errors run to pages."""
 
 
 @contextmanager
@@ -205,8 +201,7 @@ class Tracker:
 
     def give_up(self, error: Exception) -> None:
         store, self.store = str(self.store), None
-        reason = without_secret(_in_short(error), store)
-        self._warn(f"MLflow at {masked(store)} failed, tracking ends here and the run goes on: {reason}")
+        self._warn(failure_in_words(store, error))
 
     def _log_metrics(self, points: Sequence[tuple[str, float, int]], model_id: str | None = None) -> None:
         from mlflow.entities import Metric
@@ -214,12 +209,3 @@ class Tracker:
         now = int(time.time() * 1000)
         metrics = [Metric(name, value, now, step, model_id=model_id) for name, value, step in points]
         self._client.log_batch(self.run_id, metrics)
-
-
-def _in_short(error: BaseException) -> str:
-    """The first line of an error; of the innermost one where a network failed, which comes wrapped in four."""
-    chosen, inner = error, error.__context__
-    while inner is not None:
-        chosen, inner = (inner if isinstance(inner, OSError) else chosen), inner.__context__
-    text = str(chosen).strip().split("\n")[0] or type(chosen).__name__
-    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 3] + "..."

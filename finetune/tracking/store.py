@@ -7,10 +7,13 @@ import sqlite3
 from pathlib import Path
 
 from finetune.errors import InputError
-from finetune.masking import masked
+from finetune.masking import masked, without_secret
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
 SQLITE = "sqlite:///"
+
+LONGEST_REASON = 200
+"""Characters of a warning's reason: MLflow's errors run to pages."""
 
 
 def store_uri(uri: str | None) -> str:
@@ -51,3 +54,14 @@ def require_usable(uri: str) -> None:
             connection.execute("PRAGMA schema_version")
         finally:
             connection.close()
+
+
+def failure_in_words(uri: str, error: BaseException) -> str:
+    """One line about a store that failed: the innermost cause where a network or a disk did, without the password."""
+    chosen, inner = error, error.__context__
+    while inner is not None:
+        chosen, inner = (inner if isinstance(inner, OSError) else chosen), inner.__context__
+    reason = without_secret(str(chosen).strip().split("\n")[0] or type(chosen).__name__, uri)
+    if len(reason) > LONGEST_REASON:
+        reason = reason[: LONGEST_REASON - 3] + "..."
+    return f"MLflow at {masked(uri)} failed, tracking ends here and the run goes on: {reason}"
