@@ -9,7 +9,9 @@ from finetune.tracking import store_uri, ui_command
 def test_ui_becomes_mlflow_on_the_store_that_was_named(finetune, monkeypatch):
     became, asked = [], []
     monkeypatch.setattr(os, "execv", lambda *command: became.append(command))
-    monkeypatch.setattr(tracking, "ui_address", lambda *of: asked.append(of) or "http://127.0.0.1:5001/#/page")
+    monkeypatch.setattr(
+        tracking, "ui_address", lambda *of: asked.append(of) or "http://127.0.0.1:5001/#/page"
+    )
     monkeypatch.delenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", raising=False)
     answer = finetune("ui", "--tracking-uri", "sqlite:///there.db", "--port", "5001", "--experiment", "mine")
     command = ui_command(store_uri("sqlite:///there.db"), 5001)
