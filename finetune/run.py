@@ -84,13 +84,14 @@ def run(
     progress, watch = progress or Progress(), Stopwatch()
     store = store_uri(tracking_uri or recipe.tracking.uri) if recipe.tracking.enabled else None
     with computing_in(recipe.precision):
-        keras.utils.set_random_seed(recipe.seed)
         progress.phase(f"{recipe.name}: opening the data")
         with watch.phase("data"):
             splits = recipe.data.load(
                 recipe.data.image_size or recipe.backbone.default_image_size, recipe.seed
             )
         progress.phase(f"building the backbone and its head for {len(splits.class_names)} classes")
+        # after the data: preparing a dataset for the first time draws random numbers of its own
+        keras.utils.set_random_seed(recipe.seed)
         with watch.phase("model"):
             built, trainee = build(recipe, splits)
         folder = new_run_folder(runs_folder, recipe.name)

@@ -24,13 +24,30 @@ def test_a_header_says_how_it_was_measured_or_that_it_was_not(path):
     assert ("Not measured here" in header) is (path in NEED_A_NETWORK)
 
 
+@pytest.fixture
+def mocked(tmp_path):
+    """Datasets as TFDS mocks them: random images in every split, nothing fetched."""
+
+    def prepare(recipe):
+        builder = tfds.builder(recipe.data.name, data_dir=str(tmp_path))
+        asked = (recipe.data.train, recipe.data.validation, recipe.data.test)
+        names = sorted({split.split("[")[0] for split in asked if split})
+        sizes = [tfds.core.SplitInfo(name, [100], 1000) for name in names]
+        builder.info.set_splits(tfds.core.SplitDict(sizes))
+        builder.data_path.mkdir(parents=True)
+        builder.info.write_to_directory(builder.data_path)
+
+    with tfds.testing.mock_data(num_examples=100, data_dir=str(tmp_path)):
+        yield prepare
+
+
 @pytest.mark.parametrize("path", NEED_A_NETWORK, ids=lambda p: p.stem)
-def test_recipes_for_imagenet_weights_are_built_with_random_weights_and_mock_data(path, tmp_path):
+def test_recipes_for_imagenet_weights_are_built_with_random_weights_and_mock_data(path, mocked, tmp_path):
     overrides = ["backbone.weights=null", "data.image_size=64", f"data.data_dir={tmp_path}"]
     recipe = load_recipe(path, overrides)
-    with tfds.testing.mock_data(num_examples=40):
-        splits = recipe.data.load(64, recipe.seed)
-        _, trainee = build(recipe, splits)
-        images, _ = next(iter(splits.train.examples.batch(2)))
+    mocked(recipe)
+    splits = recipe.data.load(64, recipe.seed)
+    _, trainee = build(recipe, splits)
+    images, _ = next(iter(splits.train.examples.batch(2)))
     assert len([site for site in trainee.sites if site.calls]) == 53
     assert trainee.model(images).shape == (2, len(splits.class_names))
