@@ -81,9 +81,10 @@ class BestWeights(keras.callbacks.Callback):
         self.best = math.inf
         self.best_epoch = 0
         self.weights: list[np.ndarray] = []
+        self.initial: list[np.ndarray] = []
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self.weights = self.model.get_weights()
+        self.weights = self.initial = self.model.get_weights()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         loss = float((logs or {})["val_loss"])
@@ -98,3 +99,6 @@ class BestWeights(keras.callbacks.Callback):
 
     def put_back(self) -> None:
         self.model.set_weights(self.weights)
+
+    def put_initial_back(self) -> None:
+        self.model.set_weights(self.initial)

@@ -189,17 +189,18 @@ def train(running: Running) -> Trained:
 def train_stages(running: Running, pretrained: Sequence[proof.Reading]) -> frozenset[str]:
     """All stages in order; the paths of the sites inside what any of them trained."""
     recipe, trainee, trained = running.recipe, running.trainee, set[str]()
-    material = prepare(running)
+    material, loss = prepare(running), None
     for number, stage in enumerate(recipe.stages):
         title = stage_in_words(number, recipe.stages)
         log = partial(log_epoch, running, pretrained, number)
         try:
-            sites = fit_stage(trainee, recipe.batchnorm, stage, title, material, running.progress, log)
+            fitted = fit_stage(trainee, recipe.batchnorm, stage, title, material, running.progress, log, loss)
         except DivergedError as error:
             weights = running.folder / "last_good.weights.h5"
             trainee.model.save_weights(weights)
             raise DivergedError(f"{error}; the last good weights are in {weights}") from None
-        trained.update(site.path for site in sites if site.calls)
+        loss = fitted.validation_loss
+        trained.update(site.path for site in fitted.trained if site.calls)
     return frozenset(trained)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 FROZEN_DECAY = ("gamma", "beta", "bias")
 """Parameters that weight decay leaves alone: it is there to shrink kernels."""
+
+
+KNOWS_SOMETHING, GUESSES = 0.8, 0.95
+"""Shares of the loss of guessing: below the one a network knows something, above the other it does not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +50,14 @@ class Material:
     class_weights: Mapping[int, float] | None
 
 
+@dataclass(frozen=True, eq=False)
+class FitOutcome:
+    """trained: the sites inside what the stage trained. validation_loss: of the weights it left in the model."""
+
+    trained: Sequence[BNSite]
+    validation_loss: float
+
+
 def fit_stage(
     trainee: Trainee,
     policy: Policy,
@@ -53,11 +66,13 @@ def fit_stage(
     material: Material,
     progress: Progress,
     log: Callable[[int, Mapping[str, float]], None],
-) -> list[BNSite]:
+    before: float | None = None,
+) -> FitOutcome:
     """Train one stage and leave the model with its best weights, by validation loss.
 
-    log: called with (epoch from 1, metrics) after every epoch. Returns the sites inside the part of
-    the model that was trained. Raises DivergedError, with the best weights of the stage in the model.
+    log: called with (epoch from 1, metrics) after every epoch. before: validation loss at the start,
+    where it is known. Raises DivergedError where the loss left the finite numbers, with the best weights of the stage
+    in the model, and where the stage took a network that knew something back to guessing, with those it began with.
     """
     trained = choose_trained(trainee, stage.train)
     policy.prepare(trainee.sites, trained=trained, steps_per_epoch=material.steps)
@@ -81,7 +96,29 @@ def fit_stage(
         raise
     finally:
         progress.close()
-    return trained
+    if before is not None:
+        try:
+            refuse_collapse(title, before, best.best, material.classes)
+        except DivergedError:
+            best.put_initial_back()
+            raise
+        if best.best > before:
+            progress.note(
+                f"{title}: the validation loss rose from {before:.3f} to {best.best:.3f} at best; "
+                "a lower learning rate may help"
+            )
+    return FitOutcome(trained, best.best)
+
+
+def refuse_collapse(title: str, before: float, after: float, classes: int) -> None:
+    """Raise DivergedError where a network fell back to guessing: dead units leave a finite loss, ln(classes)."""
+    guessing = math.log(classes)
+    if before < KNOWS_SOMETHING * guessing and after > GUESSES * guessing:
+        raise DivergedError(
+            f"{title}: the network collapsed: its lowest validation loss is {after:.3f}, guessing has {guessing:.3f}, "
+            f"and it began at {before:.3f}; lower the learning rate of this stage (frozen statistics need a lower one "
+            "than batch statistics), or lengthen its warmup"
+        )
 
 
 def choose_trained(trainee: Trainee, train: str | FromLayer) -> list[BNSite]:

@@ -11,7 +11,7 @@ from finetune.errors import DivergedError, InputError
 from finetune.policies import Freeze, Retrain
 from finetune.progress import Progress
 from finetune.stage import FromLayer, Stage
-from finetune.train import Material, Trainee, choose_trained, compile_stage, fit_stage
+from finetune.train import Material, Trainee, choose_trained, compile_stage, fit_stage, refuse_collapse
 from tests.nets import CLASSES, images, labels, nested_net
 
 STEPS = 3
@@ -31,7 +31,7 @@ def material(training=None):
     return Material(training or batches(), batches(), STEPS, 16, CLASSES, None)
 
 
-def fit(stage, policy=None, subject=None, data=None, log=None, progress=None):
+def fit(stage, policy=None, subject=None, data=None, log=None, progress=None, before=None):
     subject = subject or trainee()
     fit_stage(
         subject,
@@ -41,6 +41,7 @@ def fit(stage, policy=None, subject=None, data=None, log=None, progress=None):
         data or material(),
         progress or Progress(),
         log or (lambda epoch, metrics: None),
+        before,
     )
     return subject
 
@@ -182,6 +183,22 @@ def test_a_loss_a_hundred_times_that_of_guessing_is_a_divergence():
     watch.on_train_batch_end(0, {"loss": 50.0})
     with pytest.raises(DivergedError, match=r"reached 300 at step 2 of 3 in epoch 1"):
         watch.on_train_batch_end(1, {"loss": 300.0})
+
+
+def test_a_network_that_falls_back_to_guessing_has_diverged_and_keeps_what_it_began_with():
+    subject = trainee()
+    before = subject.model.get_weights()
+    stage = Stage(train="everything", epochs=1, learning_rate=1e-9)
+    with pytest.raises(DivergedError) as error:
+        fit(stage, subject=subject, before=0.5)
+    assert "the network collapsed: its lowest validation loss is 1." in str(error.value)
+    assert "guessing has 1.099, and it began at 0.500; lower the learning rate" in str(error.value)
+    assert all(np.array_equal(a, b) for a, b in zip(before, subject.model.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize(("before", "after"), [(2.2, 2.3), (0.5, 1.9), (0.5, 0.6), (2.3, 0.1)])
+def test_neither_knowing_nothing_yet_nor_getting_worse_is_a_collapse(before, after):
+    refuse_collapse("stage 2 of 2", before, after, classes=10)
 
 
 def test_metrics_of_every_epoch_are_logged_under_their_names():
