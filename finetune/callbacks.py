@@ -71,13 +71,14 @@ class EpochLog(keras.callbacks.Callback):
 class BestWeights(keras.callbacks.Callback):
     """Keep the weights (running statistics included) of the epoch with the lowest validation loss.
 
-    They are put back when the stage ends, stops early for want of progress, or diverges.
+    They are put back when the stage ends or stops early for want of progress.
     patience: epochs without a new best after which the stage stops; None never stops it.
+    before: validation loss at the start, where it is known.
     """
 
-    def __init__(self, patience: int | None) -> None:
+    def __init__(self, patience: int | None, before: float | None = None) -> None:
         super().__init__()
-        self.patience = patience
+        self.patience, self.before = patience, before
         self.best = math.inf
         self.best_epoch = 0
         self.weights: list[np.ndarray] = []
@@ -95,10 +96,13 @@ class BestWeights(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def on_train_end(self, logs: Any = None) -> None:
-        self.put_back()
-
-    def put_back(self) -> None:
         self.model.set_weights(self.weights)
 
-    def put_initial_back(self) -> None:
-        self.model.set_weights(self.initial)
+    @property
+    def got_worse(self) -> bool:
+        """No epoch was as good as the start."""
+        return self.before is not None and self.best > self.before
+
+    def put_last_good_back(self) -> None:
+        """After a divergence: the weights of the best epoch, or those of the start where no epoch was as good."""
+        self.model.set_weights(self.initial if self.got_worse else self.weights)

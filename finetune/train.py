@@ -6,13 +6,14 @@ import fnmatch
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
 
 from finetune.batchnorm.sites import BNSite
 from finetune.callbacks import BestWeights, DivergenceWatch, EpochLog
 from finetune.errors import DivergedError, InputError
+from finetune.optimizer import optimizer_for
 from finetune.policies.base import Policy
 from finetune.progress import Progress
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from finetune.stage import FromLayer, Stage
-
-FROZEN_DECAY = ("gamma", "beta", "bias")
-"""Parameters that weight decay leaves alone: it is there to shrink kernels."""
 
 
 KNOWS_SOMETHING, GUESSES = 0.8, 0.95
@@ -71,15 +69,15 @@ def fit_stage(
     """Train one stage and leave the model with its best weights, by validation loss.
 
     log: called with (epoch from 1, metrics) after every epoch. before: validation loss at the start,
-    where it is known. Raises DivergedError where the loss left the finite numbers, with the best weights of the stage
-    in the model, and where the stage took a network that knew something back to guessing, with those it began with.
+    where it is known. Raises DivergedError where the loss left the finite numbers and where the stage took a network
+    that knew something back to guessing; the last good weights are in the model then.
     """
     trained = choose_trained(trainee, stage.train)
     policy.prepare(trainee.sites, trained=trained, steps_per_epoch=material.steps)
     compile_stage(trainee.model, stage, material.steps)
-    progress.stage(title, stage.epochs, material.steps, material.batch_size)
-    best = BestWeights(stage.early_stopping)
+    best = BestWeights(stage.early_stopping, before)
     watch = DivergenceWatch(title, material.steps, material.classes)
+    progress.stage(title, stage.epochs, material.steps, material.batch_size)
     try:
         trainee.model.fit(
             material.training,
@@ -91,29 +89,23 @@ def fit_stage(
             # the batches come shuffled; Keras warns that it will not shuffle them again
             shuffle=False,
         )
+        refuse_collapse(title, before, best.best, material.classes)
     except DivergedError:
-        best.put_back()
+        best.put_last_good_back()
         raise
     finally:
         progress.close()
-    if before is not None:
-        try:
-            refuse_collapse(title, before, best.best, material.classes)
-        except DivergedError:
-            best.put_initial_back()
-            raise
-        if best.best > before:
-            progress.note(
-                f"{title}: the validation loss rose from {before:.3f} to {best.best:.3f} at best; "
-                "a lower learning rate may help"
-            )
+    if best.got_worse:
+        progress.note(
+            f"{title}: no epoch reached the validation loss that the stage began with ({before:.3f})"
+        )
     return FitOutcome(trained, best.best)
 
 
-def refuse_collapse(title: str, before: float, after: float, classes: int) -> None:
+def refuse_collapse(title: str, before: float | None, after: float, classes: int) -> None:
     """Raise DivergedError where a network fell back to guessing: dead units leave a finite loss, ln(classes)."""
     guessing = math.log(classes)
-    if before < KNOWS_SOMETHING * guessing and after > GUESSES * guessing:
+    if before is not None and before < KNOWS_SOMETHING * guessing and after > GUESSES * guessing:
         raise DivergedError(
             f"{title}: the network collapsed: its lowest validation loss is {after:.3f}, guessing has {guessing:.3f}, "
             f"and it began at {before:.3f}; lower the learning rate of this stage (frozen statistics need a lower one "
@@ -158,41 +150,8 @@ def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
     """Compile for one stage: optimizer, schedule, loss; XLA only where there is an accelerator (18 times slower
     on a CPU for depthwise convolutions)."""
     model.compile(
-        optimizer=_optimizer(stage, steps),
+        optimizer=optimizer_for(stage, steps),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
         jit_compile="auto",
-    )
-
-
-def _optimizer(stage: Stage, steps: int) -> keras.optimizers.Optimizer:
-    rate = _schedule(stage, steps * stage.epochs)
-    decay = stage.weight_decay or None
-    if stage.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(rate, momentum=stage.momentum, weight_decay=decay)
-    elif stage.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(rate, weight_decay=decay)
-    else:
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=stage.weight_decay)
-    if decay:
-        optimizer.exclude_from_weight_decay(var_names=list(FROZEN_DECAY))
-    return optimizer
-
-
-def _schedule(stage: Stage, total: int) -> Any:
-    """Linear warm-up over a share of the stage, then a cosine to zero or a constant."""
-    warmup = int(stage.warmup * total)
-    if stage.schedule == "cosine":
-        return keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0 if warmup else stage.learning_rate,
-            decay_steps=max(total - warmup, 1),
-            warmup_target=stage.learning_rate if warmup else None,
-            warmup_steps=warmup,
-        )
-    if not warmup:
-        return stage.learning_rate
-    return keras.optimizers.schedules.PolynomialDecay(
-        initial_learning_rate=stage.learning_rate / warmup,
-        decay_steps=warmup,
-        end_learning_rate=stage.learning_rate,
     )

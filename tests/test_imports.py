@@ -13,7 +13,7 @@ LAYERS = [
     {"policies", "backbones", "heads", "datasets", "stage"},
     {"recipe", "progress", "stopwatch", "run_folder"},
     {"recipe_file"},
-    {"assemble", "callbacks", "train", "evaluate", "export", "describe", "provenance"},
+    {"assemble", "optimizer", "callbacks", "train", "evaluate", "export", "describe", "provenance"},
     {"tracking", "report"},
     {"run", "evaluation_run"},
     {"cli"},
