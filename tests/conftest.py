@@ -1,8 +1,26 @@
-"""Where data lie while the tests run: a folder of their own, prepared once."""
+"""What many tests share: where data lie, and one small network with its sites."""
 
 import os
 import tempfile
 
+import pytest
+
 # read by tensorflow-datasets when it is imported, so it is set before any test module is
 os.environ.setdefault("TFDS_DATA_DIR", tempfile.mkdtemp(prefix="finetune-tests-"))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@pytest.fixture
+def model():
+    """Three sites in depth; Keras is imported here, so that tests without it start at once."""
+    from tests.nets import functional_net
+
+    return functional_net()
+
+
+@pytest.fixture
+def sites(model):
+    from finetune.batchnorm.sites import find_sites
+    from tests.nets import images
+
+    return find_sites(model, images(1))

@@ -31,16 +31,6 @@ def worst(moments, expected):
     return max(apart)
 
 
-@pytest.fixture
-def model():
-    return functional_net()
-
-
-@pytest.fixture
-def sites(model):
-    return find_sites(model, images(1))
-
-
 @pytest.mark.parametrize("sizes", [(16, 16), (20, 20, 1), (5,)])
 def test_one_pass_equals_the_float64_network_site_by_site(model, sites, sizes):
     batches = split(images(48, loc=0.4, scale=2.0), *sizes)

@@ -12,7 +12,7 @@ from finetune.batchnorm.moments import RunningStatistics
 from finetune.batchnorm.population import Measurement
 from finetune.batchnorm.promise import Promise
 from finetune.batchnorm.sites import find_sites
-from tests.nets import SIZE, compile_and_fit, custom_layer_net, functional_net, images
+from tests.nets import SIZE, compile_and_fit, custom_layer_net, images
 from tests.test_keras_behaviour import with_baked_training_flag
 
 FIXED = Promise(statistics="fixed", affine="fixed")
@@ -26,16 +26,6 @@ def timeline(before, after, trained=frozenset(), start=None, finish=None):
 
 def failed(checks):
     return [check.name for check in checks if not check.passed]
-
-
-@pytest.fixture
-def model():
-    return functional_net()
-
-
-@pytest.fixture
-def sites(model):
-    return find_sites(model, images(1))
 
 
 def test_a_frozen_model_is_verified(model, sites):

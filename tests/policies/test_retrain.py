@@ -3,19 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from finetune.batchnorm.sites import find_sites
 from finetune.policies import Recalibrate, Retrain
-from tests.nets import functional_net, images
-
-
-@pytest.fixture
-def model():
-    return functional_net()
-
-
-@pytest.fixture
-def sites(model):
-    return find_sites(model, images(1))
+from tests.nets import images
 
 
 @pytest.mark.parametrize(("steps", "momentum"), [(1, 0.9), (31, 0.9), (100, 0.9), (200, 0.95), (1000, 0.99)])
