@@ -35,7 +35,7 @@ from finetune.result import Check, EpochRecord, RunResult
 from finetune.run_folder import append_metrics, clear_output_errors, new_run_folder
 from finetune.stopwatch import Stopwatch
 from finetune.tracking import Tracker, log_result, open_run, store_uri
-from finetune.train import Material, Trainee, fit_stage
+from finetune.train import Material, Trainee, fit_stage, kept_layers
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -135,8 +135,10 @@ def fine_tune(running: Running) -> RunResult:
 
 
 def build(recipe: Recipe, splits: Splits) -> tuple[BuiltBackbone, Trainee]:
-    """The backbone with its head as one model, and its sites."""
+    """The backbone with its head as one model, and its sites. Raises InputError where they do not fit the recipe."""
     built = recipe.backbone.build(splits.image_size)
+    for stage in recipe.stages:
+        kept_layers(built.model, stage.train)
     model = assemble(built, recipe.head, splits.class_names, splits.image_size)
     one_image = np.zeros((1, splits.image_size, splits.image_size, 3), np.float32)
     return built, Trainee(model, built.model, find_sites(model, one_image))

@@ -119,7 +119,7 @@ def choose_trained(trainee: Trainee, train: str | FromLayer) -> list[BNSite]:
     Returns the sites that are inside. The policy comes after: this sets every site inside trainable.
     """
     _set_trainable(trainee.model, True)
-    for layer in _kept_layers(trainee.backbone, train):
+    for layer in kept_layers(trainee.backbone, train):
         _set_trainable(layer, False)
     return [site for site in trainee.sites if site.layer.trainable]
 
@@ -130,7 +130,8 @@ def _set_trainable(layer: keras.Layer, value: bool) -> None:
         each.trainable = value
 
 
-def _kept_layers(backbone: keras.Model, train: str | FromLayer) -> Sequence[keras.Layer]:
+def kept_layers(backbone: keras.Model, train: str | FromLayer) -> Sequence[keras.Layer]:
+    """The layers of the backbone that a stage does not train. Raises InputError where there is no such layer."""
     if train == "everything":
         return ()
     if train == "head":

@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 from finetune.batchnorm.reference import load_reference
-from finetune.errors import DivergedError, OutputError, ProofError
+from finetune.errors import DivergedError, InputError, OutputError, ProofError
 from finetune.evaluation_run import evaluate_saved
 from finetune.policies import POLICIES, Freeze
 from finetune.recipe_file import load_text
@@ -150,6 +150,15 @@ def test_a_broken_promise_fails_the_run_and_publishes_nothing(place, monkeypatch
     (failed,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'broken-1'")
     assert (failed.info.status, failed.data.tags["bn.verified"]) == ("FAILED", "false")
     assert failed.info.run_id not in {v.run_id for v in client.search_model_versions("name='small'")}
+
+
+@pytest.mark.parametrize(
+    "override", ["stages.1.train={from: conv_9}", "data.train=train[:96]x", "head.weights=pretrained"]
+)
+def test_what_does_not_fit_is_found_before_anything_is_written(place, tmp_path, override):
+    with pytest.raises(InputError):
+        run(recipe(place, "freeze", override), runs_folder=tmp_path / "runs")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_divergence_keeps_the_last_good_weights(place):
