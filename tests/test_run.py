@@ -33,7 +33,7 @@ data:
 batchnorm: {{policy: {policy}}}
 stages:
   - {{train: head, epochs: 1, learning_rate: 0.1}}
-  - {{train: everything, epochs: 2, learning_rate: 0.05}}
+  - {{train: everything, epochs: 2, learning_rate: 0.005}}
 tracking: {{uri: "sqlite:///{folder}/mlflow.db", register: small}}
 """
 
