@@ -84,9 +84,8 @@ def by_hand(recipe: Recipe, folder: Path) -> tuple[float, float]:
         rate = keras.optimizers.schedules.CosineDecay(
             0.0, int(0.9 * steps), warmup_target=stage.learning_rate, warmup_steps=int(0.1 * steps)
         )
-        model.compile(
-            keras.optimizers.SGD(rate, momentum=0.9), "sparse_categorical_crossentropy", ["accuracy"]
-        )
+        optimizer = keras.optimizers.SGD(rate, momentum=0.9)
+        model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
         fitting = time.perf_counter()
         model.fit(training, validation_data=validation, epochs=stage.epochs, verbose=0)
         seconds += time.perf_counter() - fitting
