@@ -148,8 +148,7 @@ def kept_layers(backbone: keras.Model, train: str | FromLayer) -> Sequence[keras
 
 
 def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
-    """Compile for one stage: optimizer, schedule, loss; XLA only where there is an accelerator (18 times slower
-    on a CPU for depthwise convolutions)."""
+    """Compile for one stage: optimizer, schedule, loss; XLA only where there is an accelerator ("auto")."""
     model.compile(
         optimizer=optimizer_for(stage, steps),
         loss="sparse_categorical_crossentropy",

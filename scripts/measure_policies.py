@@ -16,6 +16,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -51,7 +52,7 @@ def main() -> None:
     with ProcessPoolExecutor(options.jobs, get_context("spawn"), use_threads, (threads,)) as pool:
         pretrained = {kind: pool.submit(untouched, kind) for kind in options.shifts}
         cells = {
-            (kind, policy): pool.submit(measure_cell, policy, kind, options.seeds, options.out)
+            (kind, policy): pool.submit(measure_cell, policy, kind, options.rates, options.seeds, options.out)
             for kind in options.shifts
             for policy in options.policies
         }
@@ -71,6 +72,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("measured"), help="folder of one JSON file a run")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--rates", nargs="+", type=float, default=RATES)
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side")
     parser.add_argument("--shifts", nargs="+", default=SHIFTS)
     parser.add_argument("--policies", nargs="+", default=POLICIES)
@@ -83,7 +85,7 @@ def use_threads(count: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(count)
 
 
-def measure_cell(policy: str, kind: str, seeds: int, out: Path) -> list[Result]:
+def measure_cell(policy: str, kind: str, rates: Sequence[float], seeds: int, out: Path) -> list[Result]:
     """All seeds at the rate that was chosen on validation."""
 
     def run(rate: float, seed: int) -> Result:
@@ -92,7 +94,7 @@ def measure_cell(policy: str, kind: str, seeds: int, out: Path) -> list[Result]:
     def loss(rate: float, upto: int) -> float:
         return fmean(run(rate, seed).get("validation_loss", float("inf")) for seed in range(upto))
 
-    best_two = sorted(RATES, key=lambda rate: loss(rate, 1))[:2]
+    best_two = sorted(rates, key=lambda rate: loss(rate, 1))[:2]
     best = min(best_two, key=lambda rate: loss(rate, 2))
     return [run(best, seed) for seed in range(seeds)]
 

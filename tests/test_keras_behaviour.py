@@ -42,24 +42,12 @@ def test_a_frozen_site_runs_in_inference_mode_even_with_training_true():
     assert not moved(site, before)
 
 
-def test_freezing_after_a_fit_has_no_effect_before_the_next_compile():
+@pytest.mark.parametrize(("flag", "value"), [("trainable", False), ("momentum", 1.0)])
+def test_what_would_hold_the_statistics_has_no_effect_before_the_next_compile(flag, value):
     model = functional_net()
     compile_and_fit(model)
     site = model.get_layer("bn_1")
-    site.trainable = False
-    before = statistics(site)
-    model.fit(images(), labels(), batch_size=16, verbose=0)
-    assert moved(site, before)
-    before = statistics(site)
-    compile_and_fit(model)
-    assert not moved(site, before)
-
-
-def test_a_new_momentum_has_no_effect_before_the_next_compile():
-    model = functional_net()
-    compile_and_fit(model)
-    site = model.get_layer("bn_1")
-    site.momentum = 1.0  # would keep the statistics where they are
+    setattr(site, flag, value)
     before = statistics(site)
     model.fit(images(), labels(), batch_size=16, verbose=0)
     assert moved(site, before)

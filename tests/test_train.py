@@ -169,8 +169,9 @@ def test_a_nan_stops_at_its_step_and_keeps_the_last_good_weights():
     poisoned = material(batches(x=x))
     with pytest.raises(DivergedError) as error:
         fit(Stage(train="everything", epochs=2, learning_rate=0.05), subject=subject, data=poisoned)
-    assert str(error.value).startswith(
-        "stage 1 of 1: the loss became nan at step 3 of 3 in epoch 1; lower the"
+    assert str(error.value) == (
+        "stage 1 of 1: the loss became nan at step 3 of 3 in epoch 1; lower the learning rate of this stage "
+        "(frozen statistics need a lower one than batch statistics), or lengthen its warmup"
     )
     assert all(np.array_equal(a, b) for a, b in zip(kept, subject.model.get_weights(), strict=True))
 
