@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from finetune.batchnorm.proof import Reading
 from finetune.batchnorm.shift import Shift, shift
 from finetune.batchnorm.sites import BNSite
+from finetune.batchnorm.timeline import Reading
 from finetune.policies.base import Finish
 from finetune.result import SiteRecord
 from finetune.stage import Stage
@@ -22,13 +22,15 @@ def stage_in_words(number: int, stages: Sequence[Stage]) -> str:
     return f"{title}: train {part}, {epochs}, {stage.optimizer} at {stage.learning_rate:g}"
 
 
-def finish_in_words(finish: Finish) -> tuple[str, ...]:
-    """What the policy measured after training and whether it was kept; nothing where it measured nothing."""
+def finish_in_words(finish: Finish, frozen_epochs: int = 0) -> tuple[str, ...]:
+    """What the policy measured when the statistics had followed for the last time and whether it was kept; nothing
+    where it measured nothing. frozen_epochs: how many epochs come after it."""
     if finish.measurement is None:
         return ()
+    when = f"before the last {frozen_epochs} epochs" if frozen_epochs else "after training"
     outcome = "kept" if finish.kept else "not kept: the running statistics are those of the training"
     return (
-        f"after training the running statistics were measured anew on {finish.measurement.images} images: "
+        f"{when} the running statistics were measured anew on {finish.measurement.images} images: "
         f"validation loss {finish.loss_before:.4f} -> {finish.loss_after:.4f}, {outcome}",
     )
 

@@ -5,6 +5,7 @@ FinetuneError            exit code 1
 |   +-- RecipeError                    a recipe file, with file, line and key
 |   +-- DataError                      images, labels, splits
 |   +-- WeightsError                   pretrained weights that do not fit
+|   +-- ModelError                     a deployed model that cannot be read or recalibrated
 |   +-- OutputError                    a place that cannot be written
 +-- ProofError           exit code 5   the policy did not do what it promised
 +-- DivergedError        exit code 6   the training left the finite numbers
@@ -41,6 +42,10 @@ class DataError(InputError):
 
 class WeightsError(InputError):
     """Pretrained weights that are missing or do not fit the architecture or the classes."""
+
+
+class ModelError(InputError):
+    """A deployed model that is damaged, or whose running statistics cannot be measured anew; says what can be done."""
 
 
 class OutputError(InputError):

@@ -17,12 +17,13 @@ def optimizer_for(stage: Stage, steps: int) -> keras.optimizers.Optimizer:
     """For one stage of `steps` batches an epoch."""
     rate = _schedule(stage, steps * stage.epochs)
     decay = stage.weight_decay or None
+    average = {"use_ema": True, "ema_momentum": stage.ema} if stage.ema is not None else {}
     if stage.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(rate, momentum=stage.momentum, weight_decay=decay)
+        optimizer = keras.optimizers.SGD(rate, momentum=stage.momentum, weight_decay=decay, **average)
     elif stage.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(rate, weight_decay=decay)
+        optimizer = keras.optimizers.Adam(rate, weight_decay=decay, **average)
     else:
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=stage.weight_decay)
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=stage.weight_decay, **average)
     if decay:
         optimizer.exclude_from_weight_decay(var_names=list(UNDECAYED))
     return optimizer

@@ -8,7 +8,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
-from finetune.batchnorm.population import Measurement
+from finetune.batchnorm.measure import Measurement
 from finetune.datasets.base import Splits
 from finetune.policies.base import Finish
 

@@ -13,7 +13,7 @@ from finetune.backbones import AnyBackbone
 from finetune.component import Component
 from finetune.datasets import AnyDataset
 from finetune.heads import AnyHead, Linear
-from finetune.policies import AnyPolicy
+from finetune.policies import AnyPolicy, Policy, Rules
 from finetune.stage import Stage
 
 NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -63,16 +63,28 @@ class Recipe(Component):
     stages: tuple[Stage, ...] = Field(min_length=1)
     tracking: Tracking = Tracking()
 
+    @property
+    def policy(self) -> Policy:
+        """What `batchnorm` says, as one policy for the whole network."""
+        if isinstance(self.batchnorm, tuple):
+            return Rules(rules=self.batchnorm)
+        return self.batchnorm if self.batchnorm.sites == "*" else Rules(rules=(self.batchnorm,))
+
     @model_validator(mode="after")
-    def _batches_have_a_spread(self) -> Self:
-        if self.batchnorm.promise.statistics == "follow" and self.data.batch_size == 1:
+    def _statistics_follow_before_they_stay(self) -> Self:
+        frozen, last = self.policy.frozen_epochs, self.stages[-1].epochs
+        if frozen >= last:
             raise PydanticCustomError(
-                "batch_of_one",
-                "1 image a batch has no spread to normalise with under policy {policy};"
-                " use at least 2 (16 or more is better) or policy freeze",
-                {"at": ("data", "batch_size"), "policy": self.batchnorm.policy},
+                "all_epochs_frozen",
+                "expected fewer than the {last} epochs of the last stage, got {frozen}",
+                {"at": (*self._at_frozen_epochs(), "freeze_last_epochs"), "last": last, "frozen": frozen},
             )
         return self
+
+    def _at_frozen_epochs(self) -> tuple[str | int, ...]:
+        if not isinstance(self.batchnorm, tuple):
+            return ("batchnorm",)
+        return ("batchnorm", next(n for n, rule in enumerate(self.batchnorm) if rule.frozen_epochs))
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
@@ -81,11 +93,15 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
     Written as YAML and read again it is an equal recipe.
     """
     sections = recipe.model_dump(mode="json", by_alias=True)
-    return {key: _kind_first(value) if isinstance(value, dict) else value for key, value in sections.items()}
+    return {key: _kind_first(value) for key, value in sections.items()}
 
 
-def _kind_first(section: dict[str, Any]) -> dict[str, Any]:
+def _kind_first(section: Any) -> Any:
     # pydantic writes the keys of the base class first
+    if isinstance(section, list):
+        return [_kind_first(entry) for entry in section]
+    if not isinstance(section, dict):
+        return section
     kind = {key: section[key] for key in ("source", "policy") if key in section}
     return kind | section
 

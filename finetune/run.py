@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,58 +15,37 @@ from finetune.backbones.base import BuiltBackbone
 from finetune.batchnorm import proof
 from finetune.batchnorm.moments import PopulationMoments
 from finetune.batchnorm.population import input_moments
-from finetune.batchnorm.sites import find_sites, restored_momentum
+from finetune.batchnorm.sites import find_sites
 from finetune.datasets.base import Splits
-from finetune.datasets.batches import class_weights, evaluation_batches, images_only, training_batches
-from finetune.describe import finish_in_words, mean_shift, shifts_since, site_records, stage_in_words
-from finetune.errors import DivergedError, ProofError
+from finetune.datasets.batches import images_only
+from finetune.describe import site_records
+from finetune.errors import InputError, ProofError
 from finetune.evaluate import evaluate
 from finetune.export import EXPORTED, export
 from finetune.masking import masked
-from finetune.policies.base import Finish
+from finetune.outlook import outlook
 from finetune.progress import Progress
 from finetune.provenance import describe_splits, provenance, requirements
 from finetune.recipe import Recipe, resolved
 from finetune.recipe_file.yaml_text import write
 from finetune.report import write_report
-from finetune.result import Check, EpochRecord, RunResult
-from finetune.run_folder import append_metrics, clear_output_errors, new_run_folder
+from finetune.result import Check, RunResult
+from finetune.run_folder import clear_output_errors, new_run_folder
 from finetune.stopwatch import Stopwatch
 from finetune.tracking import Tracker, log_result, open_run, store_uri
-from finetune.train import Material, Trainee, fit_stage, kept_layers
-
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-EVALUATION_BATCH = 128
-"""Images a batch wherever nothing is trained; also what one-pass statistics are batched by."""
+from finetune.trained_part import Trainee, kept_layers
+from finetune.training import (
+    EVALUATION_BATCH,
+    Running,
+    Trained,
+    batch_size,
+    batches_of,
+    steps_per_epoch,
+    train,
+)
 
 REFERENCE_IMAGES = 2048
 """Training images, at most, that the reference statistics are measured on."""
-
-
-@dataclass(frozen=True, eq=False)
-class Running:
-    """What the steps of one run share."""
-
-    recipe: Recipe
-    splits: Splits
-    built: BuiltBackbone
-    trainee: Trainee
-    folder: Path
-    tracking: Tracker
-    progress: Progress
-    watch: Stopwatch
-    epochs: list[EpochRecord] = field(default_factory=list)
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """What training leaves: the readings for the proof, the policy's finish, the momentum of each site."""
-
-    timeline: proof.Timeline
-    finish: Finish
-    momentum: Mapping[str, float]
 
 
 def run(
@@ -94,10 +71,14 @@ def run(
         keras.utils.set_random_seed(recipe.seed)
         with watch.phase("model"):
             built, trainee = build(recipe, splits)
+            warnings = look_ahead(recipe, splits, trainee)
         folder = new_run_folder(runs_folder, recipe.name)
         progress.phase(f"opening {folder}" + (f" and MLflow at {masked(store)}" if store else ""))
         with clear_output_errors(folder), open_tracking(recipe, folder, store, progress) as tracking:
-            return fine_tune(Running(recipe, splits, built, trainee, folder, tracking, progress, watch))
+            running = Running(recipe, splits, built, trainee, folder, tracking, progress, watch)
+            for words in (*splits.notes, *warnings):
+                running.note(words)
+            return fine_tune(running)
 
 
 def fine_tune(running: Running) -> RunResult:
@@ -117,16 +98,19 @@ def fine_tune(running: Running) -> RunResult:
         name=running.folder.name,
         folder=running.folder,
         recipe=recipe,
-        policy=running.recipe.batchnorm.policy,
+        policy=running.recipe.policy.policy,
         class_names=running.splits.class_names,
         dataset=describe_splits(running.splits),
         epochs=tuple(running.epochs),
         sites=site_records(
-            trained.timeline.pretrained, running.trainee.sites, trained.momentum, batch_size(running)
+            trained.timeline.pretrained,
+            running.trainee.sites,
+            trained.momentum,
+            batch_size(running.recipe, running.splits),
         ),
         test=test,
         checks=checks,
-        notes=(*running.splits.notes, *finish_in_words(trained.finish)),
+        notes=tuple(running.notes),
         seconds=running.watch.seconds,
         provenance=origins,
     )
@@ -144,11 +128,22 @@ def build(recipe: Recipe, splits: Splits) -> tuple[BuiltBackbone, Trainee]:
     return built, Trainee(model, built.model, find_sites(model, one_image))
 
 
+def look_ahead(recipe: Recipe, splits: Splits, trainee: Trainee) -> tuple[str, ...]:
+    """What a person should know before the training. Raises InputError where the policy cannot be carried out."""
+    steps, images = steps_per_epoch(recipe, splits), batch_size(recipe, splits)
+    ahead = outlook(trainee, recipe.policy, recipe.stages, steps, images)
+    if ahead.problems:
+        raise InputError(ahead.problems)
+    return ahead.warnings
+
+
 def open_tracking(
     recipe: Recipe, folder: Path, store: str | None, progress: Progress
 ) -> AbstractContextManager[Tracker]:
-    tags = {"bn.policy": recipe.batchnorm.policy, "run_folder": folder.name}
-    return open_run(store, recipe.tracking.experiment, folder.name, resolved(recipe), tags, progress.note)
+    tags = {"bn.policy": recipe.policy.policy, "run_folder": folder.name}
+    # rules are a list in the recipe; their name is a param like that of any other policy
+    params = resolved(recipe) | {"batchnorm": recipe.policy.model_dump(mode="json")}
+    return open_run(store, recipe.tracking.experiment, folder.name, params, tags, progress.note)
 
 
 def shown(recipe: Recipe) -> dict[str, Any]:
@@ -168,93 +163,12 @@ def write_recipe(running: Running) -> None:
         )
 
 
-def train(running: Running) -> Trained:
-    """The policy before, while and after the stages; the statistics are read at every turning point."""
-    trainee, policy = running.trainee, running.recipe.batchnorm
-    calibration = partial(images_only, running.splits.calibration, EVALUATION_BATCH)
-    pretrained = proof.read(trainee.sites)
-    with running.watch.phase("policy"):
-        start = policy.start(trainee.model, trainee.sites, calibration)
-    started = proof.read(trainee.sites)
-    with running.watch.phase("training"), restored_momentum(trainee.sites):
-        trained_paths = train_stages(running, pretrained)
-        momentum = {site.path: site.momentum for site in trainee.sites}
-    trained = proof.read(trainee.sites)
-    with running.watch.phase("policy"):
-        finish = policy.finish_training(trainee.model, trainee.sites, calibration, validation_loss(running))
-    kept = finish.measurement if finish.kept else None
-    finished = proof.read(trainee.sites)
-    timeline = proof.Timeline(pretrained, started, trained, finished, start, kept, trained_paths)
-    return Trained(timeline, finish, momentum)
-
-
-def train_stages(running: Running, pretrained: Sequence[proof.Reading]) -> frozenset[str]:
-    """All stages in order; the paths of the sites inside what any of them trained."""
-    recipe, trainee, trained = running.recipe, running.trainee, set[str]()
-    material, loss = prepare(running), None
-    for number, stage in enumerate(recipe.stages):
-        title = stage_in_words(number, recipe.stages)
-        log = partial(log_epoch, running, pretrained, number)
-        try:
-            fitted = fit_stage(trainee, recipe.batchnorm, stage, title, material, running.progress, log, loss)
-        except DivergedError as error:
-            weights = running.folder / "last_good.weights.h5"
-            trainee.model.save_weights(weights)
-            raise DivergedError(f"{error}; the last good weights are in {weights}") from None
-        loss = fitted.validation_loss
-        trained.update(site.path for site in fitted.trained if site.calls)
-    return frozenset(trained)
-
-
-def prepare(running: Running) -> Material:
-    """The data as the trainer takes them."""
-    recipe, splits = running.recipe, running.splits
-    classes = len(splits.class_names)
-    balanced = recipe.data.class_weights == "balanced"
-    return Material(
-        training=training_batches(splits.train, recipe.data, recipe.seed),
-        validation=batches_of(running, "validation"),
-        steps=splits.train.count // batch_size(running),
-        batch_size=batch_size(running),
-        classes=classes,
-        class_weights=class_weights(splits.train, classes) if balanced else None,
-    )
-
-
-def batch_size(running: Running) -> int:
-    return min(running.recipe.data.batch_size, running.splits.train.count)
-
-
-def batches_of(running: Running, split: str) -> tf.data.Dataset:
-    return evaluation_batches(getattr(running.splits, split), EVALUATION_BATCH)
-
-
-def log_epoch(
-    running: Running,
-    pretrained: Sequence[proof.Reading],
-    stage: int,
-    epoch: int,
-    metrics: Mapping[str, float],
-) -> None:
-    """One epoch to the run folder and to MLflow, with how far the running statistics have moved."""
-    moved = mean_shift(shifts_since(pretrained, running.trainee.sites))
-    record = EpochRecord(stage + 1, epoch, len(running.epochs) + 1, {**metrics, **moved})
-    running.epochs.append(record)
-    places = {"stage": record.stage, "epoch": record.epoch, "step": record.step}
-    append_metrics(running.folder, {**places, **record.metrics})
-    running.tracking.log_epoch(record.step, record.metrics)
-
-
-def validation_loss(running: Running) -> Callable[[], float]:
-    batches = batches_of(running, "validation")
-    return lambda: float(running.trainee.model.evaluate(batches, verbose=0, return_dict=True)["loss"])
-
-
 def prove(running: Running, trained: Trained) -> tuple[Check, ...]:
     """What the policy promised, on the model as it will be exported."""
     images = next(iter(images_only(running.splits.validation, 16)))
-    promise = running.recipe.batchnorm.promise
-    return proof.check(promise, trained.timeline, running.trainee.sites, running.trainee.model, images)
+    sites = running.trainee.sites
+    promises = running.recipe.policy.promises(sites)
+    return proof.check(promises, trained.timeline, sites, running.trainee.model, images)
 
 
 def measure_reference(running: Running) -> tuple[dict[str, PopulationMoments], int]:
@@ -268,8 +182,6 @@ def measure_reference(running: Running) -> tuple[dict[str, PopulationMoments], i
 def publish(running: Running, result: RunResult, reference: Mapping[str, PopulationMoments]) -> None:
     """The report always; the model, in the folder and in MLflow, only where the policy held."""
     running.progress.phase("writing the report, the model and MLflow")
-    for note in result.notes:
-        running.progress.note(note)
     if result.verified:
         with running.watch.phase("export"):
             publish_model(running, result, reference)

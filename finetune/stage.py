@@ -46,6 +46,13 @@ class Stage(Component):
     early_stopping: int | None = Field(
         None, ge=1, description="stop after this many epochs without a lower validation loss"
     )
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of the old value in a moving average of the weights, step by step; the stage ends with the"
+        " average, under running statistics measured for it, if its validation loss is not higher",
+    )
 
     @model_validator(mode="after")
     def _momentum_has_a_user(self) -> Self:

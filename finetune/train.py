@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,30 +9,23 @@ from typing import TYPE_CHECKING
 
 import keras
 
+from finetune.averaging import keep_if_no_worse, put_average
 from finetune.batchnorm.sites import BNSite
 from finetune.callbacks import BestWeights, DivergenceWatch, EpochLog
-from finetune.errors import DivergedError, InputError
+from finetune.errors import DivergedError
 from finetune.optimizer import optimizer_for
-from finetune.policies.base import Policy
+from finetune.policies.base import Images, Policy
 from finetune.progress import Progress
+from finetune.trained_part import Trainee, choose_trained
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from finetune.stage import FromLayer, Stage
+    from finetune.stage import Stage
 
 
 KNOWS_SOMETHING, GUESSES = 0.8, 0.95
 """Shares of the loss of guessing: below the one a network knows something, above the other it does not."""
-
-
-@dataclass(frozen=True, eq=False)
-class Trainee:
-    """A model under training: the joined model, its backbone inside it, its sites."""
-
-    model: keras.Model
-    backbone: keras.Model
-    sites: Sequence[BNSite]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,14 +38,20 @@ class Material:
     batch_size: int
     classes: int
     class_weights: Mapping[int, float] | None
+    calibration: Images
 
 
 @dataclass(frozen=True, eq=False)
 class FitOutcome:
-    """trained: the sites inside what the stage trained. validation_loss: of the weights it left in the model."""
+    """trained: the sites inside what the stage trained. validation_loss: of the weights it left in the model.
+    notes: what a person should know about it."""
 
     trained: Sequence[BNSite]
     validation_loss: float
+    notes: tuple[str, ...] = ()
+
+
+Log = Callable[[int, Mapping[str, float]], None]
 
 
 def fit_stage(
@@ -63,10 +61,12 @@ def fit_stage(
     title: str,
     material: Material,
     progress: Progress,
-    log: Callable[[int, Mapping[str, float]], None],
+    log: Log,
     before: float | None = None,
+    *,
+    epochs: int | None = None,
 ) -> FitOutcome:
-    """Train one stage and leave the model with its best weights, by validation loss.
+    """Train one stage, or its first `epochs` epochs, and leave the model with its best weights, by validation loss.
 
     log: called with (epoch from 1, metrics) after every epoch. before: validation loss at the start,
     where it is known. Raises DivergedError where the loss left the finite numbers and where the stage took a network
@@ -75,14 +75,64 @@ def fit_stage(
     trained = choose_trained(trainee, stage.train)
     policy.prepare(trainee.sites, trained=trained, steps_per_epoch=material.steps)
     compile_stage(trainee.model, stage, material.steps)
+    part = range(stage.epochs if epochs is None else epochs)
+    loss = _fit(trainee.model, stage, title, material, progress, log, before, part)
+    return _averaged(trainee, policy, stage, title, material, FitOutcome(trained, loss), part)
+
+
+def fit_frozen_epochs(
+    trainee: Trainee,
+    policy: Policy,
+    stage: Stage,
+    title: str,
+    material: Material,
+    progress: Progress,
+    log: Log,
+    before: float | None = None,
+) -> FitOutcome:
+    """Go on with a stage after `fit_stage` for its last epochs, in which no running statistics follow.
+
+    The optimizer goes on where it was and the learning rate where the schedule is. Otherwise as `fit_stage`.
+    """
+    trained = choose_trained(trainee, stage.train)
+    policy.prepare(trainee.sites, trained=trained, steps_per_epoch=material.steps)
+    policy.prepare_frozen_epochs(trainee.sites, trained=trained)
+    part = range(stage.epochs - policy.frozen_epochs, stage.epochs)
+    optimizer = trainee.model.optimizer
+    # epochs that early stopping left out count for the schedule
+    optimizer.iterations.assign(part.start * material.steps)
+    _compile(trainee.model, optimizer)
+    title = f"{title}, the last {len(part)} with running statistics that stay"
+    loss = _fit(trainee.model, stage, title, material, progress, log, before, part)
+    return _averaged(trainee, policy, stage, title, material, FitOutcome(trained, loss), part)
+
+
+def following_epochs(policy: Policy, stages: Sequence[Stage], number: int) -> int:
+    """How many epochs of a stage come before those that the policy freezes; number counts from 0."""
+    last = number == len(stages) - 1
+    return stages[number].epochs - (policy.frozen_epochs if last else 0)
+
+
+def _fit(
+    model: keras.Model,
+    stage: Stage,
+    title: str,
+    material: Material,
+    progress: Progress,
+    log: Log,
+    before: float | None,
+    part: range,
+) -> float:
+    """The validation loss of the best epoch among `part` (from 0), whose weights are in the model then."""
     best = BestWeights(stage.early_stopping, before)
     watch = DivergenceWatch(title, material.steps, material.classes)
     progress.stage(title, stage.epochs, material.steps, material.batch_size)
     try:
-        trainee.model.fit(
+        model.fit(
             material.training,
             validation_data=material.validation,
-            epochs=stage.epochs,
+            initial_epoch=part.start,
+            epochs=part.stop,
             class_weight=dict(material.class_weights) if material.class_weights else None,
             callbacks=[watch, EpochLog(progress, log), best],
             verbose=0,
@@ -99,7 +149,31 @@ def fit_stage(
         progress.note(
             f"{title}: no epoch reached the validation loss that the stage began with ({before:.3f})"
         )
-    return FitOutcome(trained, best.best)
+    return best.best
+
+
+def _averaged(
+    trainee: Trainee,
+    policy: Policy,
+    stage: Stage,
+    title: str,
+    material: Material,
+    fitted: FitOutcome,
+    part: range,
+) -> FitOutcome:
+    """At the end of a stage with `ema`: the average of its weights, if that is no worse on validation."""
+    if stage.ema is None or part.stop < stage.epochs:
+        return fitted
+    model, notes, best = trainee.model, list[str](), fitted.validation_loss
+    kept, average = keep_if_no_worse(
+        model,
+        lambda: put_average(model, trainee.sites, policy, material.calibration, notes.append),
+        lambda: float(model.evaluate(material.validation, verbose=0, return_dict=True)["loss"]),
+        best,
+    )
+    outcome = "kept" if kept else "not kept: the weights are those of the best epoch"
+    said = f"{title}: the average of the weights has validation loss {average:.4f}, the best epoch {best:.4f}"
+    return FitOutcome(fitted.trained, average if kept else best, (*notes, f"{said}; {outcome}"))
 
 
 def refuse_collapse(title: str, before: float | None, after: float, classes: int) -> None:
@@ -113,44 +187,14 @@ def refuse_collapse(title: str, before: float | None, after: float, classes: int
         )
 
 
-def choose_trained(trainee: Trainee, train: str | FromLayer) -> list[BNSite]:
-    """Set which layers train: the head, everything, or the backbone from one layer on and the head.
-
-    Returns the sites that are inside. The policy comes after: this sets every site inside trainable.
-    """
-    _set_trainable(trainee.model, True)
-    for layer in kept_layers(trainee.backbone, train):
-        _set_trainable(layer, False)
-    return [site for site in trainee.sites if site.layer.trainable]
-
-
-def _set_trainable(layer: keras.Layer, value: bool) -> None:
-    """On every layer below by itself: `layer.trainable = value` recurses only where the value changes."""
-    for each in layer._flatten_layers():
-        each.trainable = value
-
-
-def kept_layers(backbone: keras.Model, train: str | FromLayer) -> Sequence[keras.Layer]:
-    """The layers of the backbone that a stage does not train. Raises InputError where there is no such layer."""
-    if train == "everything":
-        return ()
-    if train == "head":
-        return (backbone,)
-    pattern = train if isinstance(train, str) else train.layer
-    names = [layer.name for layer in backbone.layers]
-    first = next((i for i, name in enumerate(names) if fnmatch.fnmatchcase(name, pattern)), None)
-    if first is None:
-        raise InputError(
-            f"stages: train from {pattern!r}: the backbone {backbone.name} has no such layer; "
-            f"it has {', '.join(names[:6])}, ... {names[-1]} ({len(names)} layers; * and ? are understood)"
-        )
-    return backbone.layers[:first]
-
-
 def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
     """Compile for one stage: optimizer, schedule, loss; XLA only where there is an accelerator ("auto")."""
+    _compile(model, optimizer_for(stage, steps))
+
+
+def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
     model.compile(
-        optimizer=optimizer_for(stage, steps),
+        optimizer=optimizer,
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
         jit_compile="auto",

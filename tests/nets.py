@@ -105,6 +105,13 @@ def images(count: int = 48, seed: int = 1, loc: float = 0.0, scale: float = 1.0)
     return np.random.default_rng(seed).normal(loc, scale, (count, SIZE, SIZE, 3)).astype(np.float32)
 
 
+def photographs(count: int = 48, seed: int = 1, loc: float = 0.4) -> np.ndarray:
+    """Images that differ among themselves in brightness and contrast, so that pooled features have a spread."""
+    random = np.random.default_rng(seed)
+    contrast, brightness = random.uniform(0.2, 3.0, (2, count, 1, 1, 1))
+    return ((images(count, seed) * contrast) + brightness - 1.6 + loc).astype(np.float32)
+
+
 def labels(count: int = 48, seed: int = 2) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, CLASSES, count)
 

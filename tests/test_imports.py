@@ -13,9 +13,10 @@ LAYERS = [
     {"policies", "backbones", "heads", "datasets", "stage"},
     {"recipe", "progress", "stopwatch", "run_folder"},
     {"recipe_file"},
-    {"assemble", "optimizer", "callbacks", "train", "evaluate", "export", "describe", "provenance"},
+    {"assemble", "optimizer", "callbacks", "trained_part", "averaging", "train", "outlook"}
+    | {"evaluate", "export", "describe", "provenance"},
     {"tracking", "report"},
-    {"run", "evaluation_run"},
+    {"training", "run", "evaluation_run"},
     {"cli"},
 ]
 """From the bottom up: a module imports from its own layer's package or from layers below, never above."""

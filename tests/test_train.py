@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from finetune.batchnorm import proof
 from finetune.batchnorm.sites import find_sites
+from finetune.batchnorm.timeline import read
 from finetune.errors import DivergedError, InputError
 from finetune.policies import Freeze, Retrain
 from finetune.progress import Progress
 from finetune.stage import FromLayer, Stage
-from finetune.train import Material, Trainee, choose_trained, compile_stage, fit_stage, refuse_collapse
+from finetune.train import Material, compile_stage, fit_stage, refuse_collapse
+from finetune.trained_part import Trainee, choose_trained
 from tests.nets import CLASSES, images, labels, nested_net
 
 STEPS = 3
@@ -22,13 +23,17 @@ def batches(count=48, x=None):
     return tf.data.Dataset.from_tensor_slices((x, labels(count).astype(np.int32))).batch(16)
 
 
+def calibration(limit=None):
+    return [images(48)[:limit]]
+
+
 def trainee():
     model = nested_net()
     return Trainee(model, model.get_layer("net"), find_sites(model, images(1)))
 
 
 def material(training=None):
-    return Material(training or batches(), batches(), STEPS, 16, CLASSES, None)
+    return Material(training or batches(), batches(), STEPS, 16, CLASSES, None, calibration)
 
 
 def fit(stage, policy=None, subject=None, data=None, log=None, progress=None, before=None):
@@ -90,10 +95,10 @@ def test_a_layer_that_is_not_there_is_said_with_those_that_are():
 
 def test_the_policy_holds_through_two_stages():
     subject = trainee()
-    before = proof.read(subject.sites)
+    before = read(subject.sites)
     fit(Stage(train="everything", epochs=1, learning_rate=0.1), subject=subject)
     fit(Stage(train="everything", epochs=1, learning_rate=0.1), subject=subject)
-    after = proof.read(subject.sites)
+    after = read(subject.sites)
     assert all(a.statistics.identical(b.statistics) for a, b in zip(before, after, strict=True))
 
 

@@ -11,6 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 Float64 = NDArray[np.float64]
 
+FAR_FROM_ZERO = 100.0
+"""|mean| / sd beyond which the rounding of float32 shows in the variance: such a site is measured again in float64."""
+
 
 @dataclass(frozen=True, eq=False)
 class RunningStatistics:
@@ -54,9 +57,12 @@ class PopulationMoments:
 
     def merge(self, other: PopulationMoments) -> PopulationMoments:
         """The law of total variance in the form that does not cancel (Chan, Golub & LeVeque 1983)."""
-        count = self.count + other.count
-        if count == 0:
+        # a part without a value, as a batch that is masked as a whole, has no mean
+        if other.count == 0:
             return self
+        if self.count == 0:
+            return other
+        count = self.count + other.count
         apart = other.mean - self.mean
         share = other.count / count
         return PopulationMoments(
@@ -67,6 +73,11 @@ class PopulationMoments:
     def variance(self) -> Float64:
         """The biased population variance, (channels,): Keras' convention."""
         return self.m2 / self.count
+
+    def far_from_zero(self, epsilon: float) -> bool:
+        """Whether some channel's mean is so many standard deviations from zero that float32 does not resolve its
+        variance, epsilon inside it."""
+        return bool(np.any(np.abs(self.mean) > FAR_FROM_ZERO * np.sqrt(self.variance + epsilon)))
 
     def statistics(self) -> RunningStatistics:
         """As running statistics, still in float64."""

@@ -1,6 +1,4 @@
-"""Running statistics measured over a calibration set instead of averaged during training.
-
-Two definitions:
+"""Population moments of all sites in one pass over a calibration set.
 
 - `one_pass`: every site normalises with the batch's own moments, which are pooled over the batches
   (precise BN: Wu & Johnson 2021, arXiv:2105.07576; here by the law of total variance, not by averaging
@@ -9,111 +7,122 @@ Two definitions:
   included. Changes nothing; how the images are batched does not matter.
 
 Both run the model in inference mode: dropout, stochastic depth and augmentation layers stay off, and
-only the sites themselves are replaced for the time of the pass.
+only the sites themselves are replaced for the time of the pass. A site whose mean is far from zero is
+measured again in float64 in a second pass, so `batches` must be open to be iterated again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 from keras.layers import BatchNormalization
 
-from finetune.batchnorm.moments import PopulationMoments, RunningStatistics
-from finetune.batchnorm.shift import distance
+from finetune.batchnorm.batch_moments import Moments, batch_moments
+from finetune.batchnorm.eager import functions_run_eagerly
+from finetune.batchnorm.kernel import fusible, normalise_with_batch
+from finetune.batchnorm.matching import Affine
+from finetune.batchnorm.moments import PopulationMoments
 from finetune.batchnorm.sites import BNSite, SiteCall, replaced_calls
 
 Batches = Iterable[Any]
-Moments = tuple[Any, Any, Any]
-"""count, mean and biased variance of one batch at one site, as tensors."""
+
+Normalise = Callable[[BatchNormalization, Any, Any, SiteCall], tuple[Any, Moments]]
+"""(layer, inputs, mask, Keras' own call) -> what the site hands on, and the moments of its inputs."""
+
+Forward = Callable[[Any], list[list[Moments]]]
+"""One batch -> per site, the moments at each of its calls."""
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """Running statistics that were measured and put in force.
-
-    images: size of the calibration set. residual: largest distance (finetune.batchnorm.shift.distance)
-    between what is stored and a fresh measurement right after; a few float32 roundings when all is well.
-    prior: how many images the earlier statistics counted as.
-    """
-
-    images: int
-    residual: float
-    prior: float = 0.0
-
-
-def measure_one_pass(
-    model: keras.Model, sites: Sequence[BNSite], open_batches: Callable[[], Batches], prior: float = 0.0
-) -> Measurement:
-    """Measure the running statistics of all called sites in one pass and put them in force.
-
-    open_batches: opens the calibration images, (batch, height, width, channels); it is called twice,
-        the second time to check what was stored.
-    prior: N0, the number of images that the earlier statistics count as (Schneider et al. 2020,
-        arXiv:2006.16971): the new ones weigh n / (N0 + n). 0 replaces them.
-    Raises ValueError where there is no image.
-    """
-    measured, images = one_pass(model, sites, open_batches())
-    called = [site for site in sites if site.calls]
-    targets = [
-        _with_prior(site.statistics, moments.statistics(), prior, images)
-        for site, moments in zip(called, measured, strict=True)
-    ]
-    earlier = [site.statistics for site in called]
-    for site, target in zip(called, targets, strict=True):
-        site.store(target)
-    again, _ = one_pass(model, sites, open_batches())
-    expected = [
-        _with_prior(before, moments.statistics(), prior, images)
-        for before, moments in zip(earlier, again, strict=True)
-    ]
-    residual = max(
-        distance(site.statistics, value, site.epsilon) for site, value in zip(called, expected, strict=True)
-    )
-    return Measurement(images=images, residual=residual, prior=prior)
-
-
-def _with_prior(
-    before: RunningStatistics, measured: RunningStatistics, prior: float, images: int
-) -> RunningStatistics:
-    share = images / (prior + images)
-    return RunningStatistics(
-        (1.0 - share) * before.mean + share * measured.mean,
-        (1.0 - share) * before.variance + share * measured.variance,
-    )
+class _OpaqueError(Exception):
+    """Some call of a site does not show in the graph of the model."""
 
 
 def one_pass(
-    model: keras.Model, sites: Sequence[BNSite], batches: Batches
+    model: keras.Model,
+    sites: Sequence[BNSite],
+    batches: Batches,
+    affine: Mapping[str, Affine] | None = None,
 ) -> tuple[list[PopulationMoments], int]:
-    """Population moments of every called site, each normalising with the batch's own, and the number of images."""
-    return _collect(model, sites, batches, normalise_with_batch=True)
+    """Population moments of every called site, each normalising with the batch's own, and the number of images.
+
+    affine: by site path, what is done to the normalised values before gamma and beta
+    (finetune.batchnorm.matching.matched_affine); nothing where a path is missing.
+    """
+    extra = {id(site.layer): (affine or {}).get(site.path) for site in sites}
+
+    def normalise(
+        layer: BatchNormalization, inputs: Any, mask: Any, original: SiteCall
+    ) -> tuple[Any, Moments]:
+        gamma, beta = _with_affine(layer, extra[id(layer)])
+        if mask is None and fusible(inputs, layer.axis):
+            outputs, mean, variance = normalise_with_batch(inputs, gamma, beta, layer.epsilon)
+            return outputs, (ops.size(inputs) // inputs.shape[-1], mean, variance)
+        _, mean, variance = moments = batch_moments(inputs, mask, layer.axis)
+        outputs = ops.batch_normalization(
+            ops.cast(inputs, mean.dtype), mean, variance, layer.axis, beta, gamma, layer.epsilon
+        )
+        return ops.cast(outputs, layer.compute_dtype), moments
+
+    return _collect(model, sites, batches, normalise)
 
 
 def input_moments(
     model: keras.Model, sites: Sequence[BNSite], batches: Batches
 ) -> tuple[list[PopulationMoments], int]:
     """Population moments of every called site's input under the model as it is, and the number of images."""
-    return _collect(model, sites, batches, normalise_with_batch=False)
+
+    def keep(layer: BatchNormalization, inputs: Any, mask: Any, original: SiteCall) -> tuple[Any, Moments]:
+        return original(inputs, training=False, mask=mask), batch_moments(inputs, mask, layer.axis)
+
+    return _collect(model, sites, batches, keep)
+
+
+def _with_affine(layer: BatchNormalization, affine: Affine | None) -> tuple[Any, Any]:
+    """gamma and beta as the site applies them, over what else is done to the normalised values."""
+    gamma, beta = layer.gamma, layer.beta
+    if affine is None:
+        return gamma, beta
+    scale, offset = (ops.cast(a, layer.moving_mean.dtype) for a in affine)
+    scaled, moved = (scale, offset) if gamma is None else (gamma * scale, gamma * offset)
+    return scaled, moved if beta is None else moved + beta
 
 
 def _collect(
-    model: keras.Model, sites: Sequence[BNSite], batches: Batches, *, normalise_with_batch: bool
+    model: keras.Model, sites: Sequence[BNSite], batches: Batches, normalise: Normalise
 ) -> tuple[list[PopulationMoments], int]:
-    layers = [site.layer for site in sites if site.calls]
+    called = [site for site in sites if site.calls]
+    pooled, images = _pass(model, called, batches, normalise, precise=())
+    far = {id(s.layer) for s, m in zip(called, pooled, strict=True) if m.far_from_zero(s.epsilon)}
+    if not far:
+        return pooled, images
+    if iter(batches) is batches:
+        raise ValueError("a site far from zero is measured twice: give batches that can be iterated again")
+    again, _ = _pass(model, called, batches, normalise, precise=far)
+    return [b if id(s.layer) in far else a for s, a, b in zip(called, pooled, again, strict=True)], images
+
+
+def _pass(
+    model: keras.Model,
+    sites: Sequence[BNSite],
+    batches: Batches,
+    normalise: Normalise,
+    precise: Collection[int],
+) -> tuple[list[PopulationMoments], int]:
+    """Once over the batches; the layers with an id in `precise` have their moments reduced in float64."""
+    layers = [site.layer for site in sites]
     place = {id(layer): index for index, layer in enumerate(layers)}
     seen: list[list[Moments]] = []
 
     def watched(layer: BatchNormalization, original: SiteCall) -> SiteCall:
         def call(inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-            _, mean, variance = moments = _batch_moments(layer, inputs, mask)
+            outputs, moments = normalise(layer, inputs, mask, original)
+            if id(layer) in precise:
+                moments = batch_moments(inputs, mask, layer.axis, precise=True)
             seen[place[id(layer)]].append(moments)
-            if normalise_with_batch:
-                return _normalise(layer, inputs, mean, variance)
-            return original(inputs, training=False, mask=mask)
+            return outputs
 
         return call
 
@@ -127,51 +136,38 @@ def _collect(
     with replaced_calls(layers, watched):
         compiled = None
         for images in batches:
-            compiled = compiled or _compiled(forward, images)
+            compiled = compiled or _compiled(forward, images, [site.calls for site in sites])
             total += int(images.shape[0])
             for pool, calls in zip(pools, compiled(images), strict=True):
                 parts = [PopulationMoments.of_batch(*map(ops.convert_to_numpy, call)) for call in calls]
                 pool[:] = [PopulationMoments.pool([*pool, *parts])]
     if not total:
-        raise ValueError("no batch was measured: the calibration set is empty")
+        raise ValueError("no image was measured: the calibration set is empty")
     return [moments for (moments,) in pools], total
 
 
-def _batch_moments(layer: BatchNormalization, inputs: Any, mask: Any) -> Moments:
-    """Count, mean and biased variance behind each channel, in at least float32 whatever the compute precision."""
-    inputs = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
-    axis = layer.axis % len(inputs.shape)
-    axes = [a for a in range(len(inputs.shape)) if a != axis]
-    if mask is None:
-        mean, variance = ops.moments(inputs, axes=axes)
-        return ops.size(inputs) // mean.shape[0], mean, variance
-    weights = ops.broadcast_to(ops.expand_dims(ops.cast(mask, inputs.dtype), -1), ops.shape(inputs))
-    count = ops.sum(weights) / inputs.shape[axis]
-    mean = ops.sum(weights * inputs, axis=axes, keepdims=True) / count
-    variance = ops.sum(weights * ops.square(inputs - mean), axis=axes) / count
-    return count, ops.reshape(mean, [-1]), variance
+def _compiled(function: Forward, images: Any, expected: Sequence[int]) -> Forward:
+    """As one graph under TensorFlow, traced once for batches of any size; other backends run it eagerly.
 
-
-def _normalise(layer: BatchNormalization, inputs: Any, mean: Any, variance: Any) -> Any:
-    outputs = ops.batch_normalization(
-        ops.cast(inputs, mean.dtype),
-        mean,
-        variance,
-        axis=layer.axis,
-        offset=layer.beta,
-        scale=layer.gamma,
-        epsilon=layer.epsilon,
-    )
-    return ops.cast(outputs, layer.compute_dtype)
-
-
-def _compiled(function: Callable[[Any], Any], images: Any) -> Callable[[Any], Any]:
-    """As one graph under TensorFlow, traced once for batches of any size; other backends run it eagerly."""
+    So does a model that has some of the expected calls per site in a function or a loop of its own.
+    """
     if keras.backend.backend() != "tensorflow":
         return function
     import tensorflow as tf
 
+    def traced(batch: Any) -> list[list[Moments]]:
+        calls, here = function(batch), tf.compat.v1.get_default_graph()
+        outside = [
+            t for site in calls for call in site for t in call if tf.is_tensor(t) and t.graph is not here
+        ]
+        if outside or [len(site) for site in calls] != list(expected):
+            raise _OpaqueError
+        return calls
+
     signature = tf.TensorSpec([None, *images.shape[1:]], tf.as_dtype(images.dtype))
-    # the concrete function: a tf.function made anew for every measurement would warn of retracing
-    graph = tf.function(function, input_signature=[signature], autograph=False).get_concrete_function()
+    try:
+        # the concrete function: a tf.function made anew for every measurement would warn of retracing
+        graph = tf.function(traced, input_signature=[signature], autograph=False).get_concrete_function()
+    except _OpaqueError:
+        return functions_run_eagerly()(function)
     return lambda batch: graph(tf.convert_to_tensor(batch))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -13,6 +13,7 @@ from keras import ops
 from keras.layers import BatchNormalization
 from numpy.typing import NDArray
 
+from finetune.batchnorm.eager import functions_run_eagerly
 from finetune.batchnorm.moments import RunningStatistics
 
 SiteCall = Callable[..., Any]
@@ -25,7 +26,8 @@ class BNSite:
 
     index: place in call order, from 0. path: names from the model down, "resnet/conv2_block1_bn".
     calls: how often one forward pass calls it; 0 is never. positions: values behind one channel for
-    one image, over all calls (height x width of its input).
+    one image, over all calls (height x width of its input); fewest_positions: of the call that has fewest,
+    since every call normalises by itself.
     """
 
     layer: BatchNormalization
@@ -33,6 +35,7 @@ class BNSite:
     index: int
     calls: int
     positions: int
+    fewest_positions: int
 
     @property
     def built(self) -> bool:
@@ -64,7 +67,21 @@ class BNSite:
     @property
     def affine(self) -> tuple[NDArray[np.floating], ...]:
         """Copies of gamma and beta, those that the site has."""
-        return tuple(_copy(v) for v in (self.layer.gamma, self.layer.beta) if v is not None)
+        return tuple(_copy(variable) for variable in self._affine_variables)
+
+    @property
+    def mode(self) -> Literal["batch", "running"]:
+        """What `fit` normalises with from the next compile on: the moments of the batch, which the running
+        statistics then follow, or the running statistics, which stay.
+
+        The one place that knows: it is read off the layer, where Keras reads it when it traces the train function.
+        """
+        return "batch" if self.layer.trainable else "running"
+
+    @property
+    def affine_trains(self) -> bool:
+        """Whether gamma or beta train from the next compile on, in either mode."""
+        return any(variable.trainable for variable in self._affine_variables)
 
     def freeze(self) -> None:
         """Normalise with the running statistics and keep them, gamma and beta as they are, from the next compile on.
@@ -72,17 +89,35 @@ class BNSite:
         Not by calling the model with training=False: `fit` overrides that flag in functional models
         and the statistics move all the same (keras#20285).
         """
-        self.layer.trainable = False
+        self._set(follows=False, affine_trains=False)
 
-    def follow(self, momentum: float | None) -> None:
+    def hold(self) -> None:
+        """Normalise with the running statistics and keep them while gamma and beta train, from the next compile on.
+
+        A frozen layer normalises so, and `fit` trains every variable whose own flag says so, whatever the
+        flag of the layer around it says.
+        """
+        self._set(follows=False, affine_trains=True)
+
+    def follow(self, momentum: float | None, *, affine_trains: bool = True) -> None:
         """Normalise with the batch and let the running statistics follow, from the next compile on.
 
         Keras' momentum: the share of the old value that is kept. None leaves the site's own. It must be a
         plain float: a variable saves, and can then not be loaded.
         """
-        self.layer.trainable = True
+        self._set(follows=True, affine_trains=affine_trains)
         if momentum is not None:
             self.layer.momentum = float(momentum)
+
+    def _set(self, *, follows: bool, affine_trains: bool) -> None:
+        self.layer.trainable = follows
+        # after the layer's flag, which sets them too, but not where it has that value already
+        for variable in self._affine_variables:
+            variable.trainable = affine_trains
+
+    @property
+    def _affine_variables(self) -> list[Any]:
+        return [v for v in (self.layer.gamma, self.layer.beta) if v is not None]
 
 
 def _copy(variable: Any) -> NDArray[np.floating]:
@@ -99,13 +134,15 @@ def find_sites(model: keras.Model, image: Any) -> tuple[BNSite, ...]:
     calls = _traced_calls(model, layers, image)
     order = {id(layer): place for place, layer in reversed(list(enumerate(layer for layer, _ in calls)))}
     found = sorted(layers, key=lambda layer: (id(layer) not in order, order.get(id(layer), 0)))
+    positions = [[number for called, number in calls if called is layer] for layer in found]
     return tuple(
         BNSite(
             layer=layer,
             path=paths[id(layer)],
             index=index,
-            calls=sum(called is layer for called, _ in calls),
-            positions=sum(positions for called, positions in calls if called is layer),
+            calls=len(positions[index]),
+            positions=sum(positions[index]),
+            fewest_positions=min(positions[index], default=0),
         )
         for index, layer in enumerate(found)
     )
@@ -133,7 +170,7 @@ def _traced_calls(
 
         return call
 
-    with replaced_calls(layers, noting):
+    with replaced_calls(layers, noting), functions_run_eagerly():
         model(image, training=False)
     return calls
 
@@ -145,24 +182,30 @@ def replaced_calls(
     """Let each layer be called through `replacement(layer, original call)` inside the block.
 
     The one way that sees the input of every site in functional, nested, custom-layer and subclassed
-    models alike; whatever a `tf.function` traced inside the block keeps the replacement.
+    models alike; whatever a `tf.function` traced inside the block keeps the replacement. Blocks nest: each
+    gives back the call that it found.
     """
+    found = [vars(layer).get("call") for layer in layers]
     try:
         for layer in layers:
             layer.call = replacement(layer, layer.call)
         yield
     finally:
-        for layer in layers:
-            if "call" in vars(layer):
+        for layer, call in zip(layers, found, strict=True):
+            if call is not None:
+                layer.call = call
+            elif "call" in vars(layer):
                 del layer.call
 
 
 @contextmanager
-def restored_momentum(sites: Sequence[BNSite]) -> Iterator[None]:
-    """Give every site the momentum back that it had before the block."""
+def restored_settings(sites: Sequence[BNSite]) -> Iterator[None]:
+    """Give every site the momentum back that it had before the block, and let the flags of gamma and beta
+    agree with their layer's again, as they do in every model that Keras loads."""
     before = [site.layer.momentum for site in sites]
     try:
         yield
     finally:
         for site, momentum in zip(sites, before, strict=True):
             site.layer.momentum = momentum
+            site._set(follows=site.layer.trainable, affine_trains=site.layer.trainable)

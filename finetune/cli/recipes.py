@@ -58,7 +58,7 @@ def in_brief(recipe: Recipe) -> str:
     """`bundled resnet50_quarter, freeze, tfds fashion_shift`."""
     backbone, data = recipe.backbone, recipe.data
     return (
-        f"{backbone.source} {_identity(backbone)}, {recipe.batchnorm.policy}, {data.source} {_identity(data)}"
+        f"{backbone.source} {_identity(backbone)}, {recipe.policy.policy}, {data.source} {_identity(data)}"
     )
 
 

@@ -7,14 +7,23 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pydantic import Field
+
 from finetune.batchnorm.promise import Promise
 from finetune.component import Component
 
 if TYPE_CHECKING:
     import keras
 
-    from finetune.batchnorm.population import Measurement
+    from finetune.batchnorm.measure import Measurement
     from finetune.batchnorm.sites import BNSite
+
+Warn = Callable[[str], None]
+"""Takes a sentence that the person should read."""
+
+
+def unheard(words: str) -> None:
+    """For whoever does not want to be warned."""
 
 
 class Images(Protocol):
@@ -26,7 +35,7 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class Finish:
-    """What a policy did after training.
+    """What a policy did when its running statistics had followed for the last time.
 
     measurement: of the running statistics, None where none was made. kept: it is in force; otherwise
         the running statistics are those of the training.
@@ -38,16 +47,29 @@ class Finish:
     loss_before: float | None = None
     loss_after: float | None = None
 
+    def loss(self, trained: float) -> float:
+        """Validation loss of what is in force now; `trained` is that of the training."""
+        now = self.loss_after if self.kept else self.loss_before
+        return trained if now is None else now
+
 
 class Policy(Component):
-    """Base of every BN policy (README, policy table)."""
+    """Base of every BN policy, whether one for all sites or rules."""
 
-    @property
+    policy: str
+    """Its name, in one word."""
+
     @abstractmethod
-    def promise(self) -> Promise:
-        """What must be true after the run."""
+    def promises(self, sites: Sequence[BNSite]) -> dict[str, Promise]:
+        """What must be true after the run, by path of every built site."""
 
-    def start(self, model: keras.Model, sites: Sequence[BNSite], calibration: Images) -> Measurement | None:
+    def problems(self, sites: Sequence[BNSite]) -> list[str]:
+        """Why the policy cannot be carried out on these sites, one line each."""
+        return []
+
+    def start(
+        self, model: keras.Model, sites: Sequence[BNSite], calibration: Images, warn: Warn = unheard
+    ) -> Measurement | None:
         """Once, before the first stage. Says what was measured where it changed running statistics."""
         return None
 
@@ -55,8 +77,46 @@ class Policy(Component):
     def prepare(self, sites: Sequence[BNSite], *, trained: Sequence[BNSite], steps_per_epoch: int) -> None:
         """Before every compile. `trained` are the sites inside the part of the model that the stage trains."""
 
+    @property
+    def frozen_epochs(self) -> int:
+        """How many epochs at the end of the last stage train with running statistics that no longer follow."""
+        return 0
+
+    def prepare_frozen_epochs(self, sites: Sequence[BNSite], *, trained: Sequence[BNSite]) -> None:
+        """Before the compile for those epochs, instead of `prepare`."""
+
+    def measure_anew(
+        self, model: keras.Model, sites: Sequence[BNSite], calibration: Images, warn: Warn = unheard
+    ) -> Measurement | None:
+        """Put measured running statistics in force at those of `sites` that follow; None where none do."""
+        return None
+
     def finish_training(
-        self, model: keras.Model, sites: Sequence[BNSite], calibration: Images, loss: Callable[[], float]
+        self,
+        model: keras.Model,
+        sites: Sequence[BNSite],
+        calibration: Images,
+        loss: Callable[[], float],
+        warn: Warn = unheard,
     ) -> Finish:
-        """Once, after the last stage. `loss` evaluates the validation loss of the model as it is."""
+        """Once, when the running statistics have followed for the last time: after the last stage, or before the
+        frozen epochs at its end. `loss` evaluates the validation loss of the model as it is."""
         return Finish()
+
+
+class UniformPolicy(Policy):
+    """A policy that does the same at all sites it is given (a row of README's policy table)."""
+
+    sites: str = Field(
+        "*",
+        min_length=1,
+        description="glob over site paths (* matches / too); in a list the first that matches a site decides",
+    )
+
+    @property
+    @abstractmethod
+    def promise(self) -> Promise:
+        """What must be true after the run, at every site."""
+
+    def promises(self, sites: Sequence[BNSite]) -> dict[str, Promise]:
+        return {site.path: self.promise for site in sites if site.built}

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from finetune.batchnorm.promise import Promise
-from finetune.policies.base import Policy
+from finetune.policies.base import UniformPolicy
 
 if TYPE_CHECKING:
     from finetune.batchnorm.sites import BNSite
 
 
-class Freeze(Policy):
+class Freeze(UniformPolicy):
     """Normalise with the pretrained running statistics; statistics, gamma and beta stay fixed."""
 
     policy: Literal["freeze"] = "freeze"

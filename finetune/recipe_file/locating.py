@@ -81,7 +81,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 def _choices(detail: Detail, models: Iterable[type[BaseModel]]) -> list[str]:
     if detail["type"] == "union_tag_not_found":
         tags = (get_args(model.model_fields[_discriminator(detail)].annotation) for model in models)
-        return [str(tag) for names in tags for tag in names]
+        return list(dict.fromkeys(str(tag) for names in tags for tag in names))
     if detail["type"] == "extra_forbidden":
         keys = (field.alias or name for model in models for name, field in model.model_fields.items())
         return list(dict.fromkeys(keys))

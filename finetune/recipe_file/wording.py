@@ -31,6 +31,8 @@ _EXPECTED = {
     "too_short": "a list of {min_length} or more",
     "too_long": "a list of at most {max_length}",
     "dict_type": "a section of keys and values",
+    "byte_size": "a size, as in 2GB",
+    "byte_size_unit": "a size, as in 2GB",
     "model_type": "a section of keys and values",
     "model_attributes_type": "a section of keys and values",
 }

@@ -3,12 +3,17 @@
 import numpy as np
 import pytest
 
+from finetune.batchnorm.measure import measure
 from finetune.batchnorm.moments import PopulationMoments
-from finetune.batchnorm.population import input_moments, measure_one_pass, one_pass
+from finetune.batchnorm.population import input_moments, one_pass
 from finetune.batchnorm.sites import find_sites
 from tests.nets import NETS, NumpyNet, functional_net, images
 
 SITES = ("bn_1", "bn_2", "bn_3")
+
+
+def measured_in_one_pass(model, sites, open_batches, **options):
+    return measure(model, sites, open_batches, method="one_pass", **options)
 
 
 def oracle(model, batches, *, normalise_with_batch):
@@ -82,7 +87,7 @@ def test_what_was_measured_is_stored_and_found_again(kind):
     sites = find_sites(model, images(1))
     batches = split(images(48, loc=0.4), 24)
     moments, _ = one_pass(model, sites, batches)
-    measurement = measure_one_pass(model, sites, lambda: batches)
+    measurement = measured_in_one_pass(model, sites, lambda: batches)
     assert measurement.images == 48
     assert measurement.residual < 1e-5
     for site, expected in zip((s for s in sites if s.calls), moments, strict=True):
@@ -92,7 +97,7 @@ def test_what_was_measured_is_stored_and_found_again(kind):
 
 def test_one_batch_of_everything_makes_statistics_that_their_own_network_sees(model, sites):
     x = images(48, loc=0.4)
-    measure_one_pass(model, sites, lambda: [x])
+    measured_in_one_pass(model, sites, lambda: [x])
     seen, _ = input_moments(model, sites, [x])
     stored = [(s.statistics.mean.astype(float), s.statistics.variance.astype(float)) for s in sites]
     assert worst(seen, stored) < 1e-4
@@ -100,14 +105,14 @@ def test_one_batch_of_everything_makes_statistics_that_their_own_network_sees(mo
 
 def test_data_that_differ_between_the_passes_leave_a_residual(model, sites):
     sets = iter([[images(48, seed=1)], [images(48, seed=9, loc=1.0)]])
-    assert measure_one_pass(model, sites, lambda: next(sets)).residual > 0.1
+    assert measured_in_one_pass(model, sites, lambda: next(sets)).residual > 0.1
 
 
 @pytest.mark.parametrize(("prior", "share"), [(0, 1.0), (48, 0.5), (144, 0.25)])
 def test_a_prior_weighs_the_earlier_statistics_as_so_many_images(model, sites, prior, share):
     before = [site.statistics for site in sites]
     measured, _ = one_pass(model, sites, [images(48)])
-    measure_one_pass(model, sites, lambda: [images(48)], prior=prior)
+    measured_in_one_pass(model, sites, lambda: [images(48)], prior=prior)
     for site, old, new in zip(sites, before, measured, strict=True):
         np.testing.assert_allclose(site.statistics.mean, (1 - share) * old.mean + share * new.mean, atol=1e-5)
         np.testing.assert_allclose(
@@ -153,7 +158,7 @@ def test_masked_steps_do_not_count():
 
 def test_an_empty_calibration_set_is_refused_and_everything_is_given_back(model, sites):
     with pytest.raises(ValueError, match="calibration set is empty"):
-        measure_one_pass(model, sites, list)
+        measured_in_one_pass(model, sites, list)
     assert not any("call" in vars(site.layer) for site in sites)
 
 
@@ -165,7 +170,7 @@ def test_data_that_raise_midway_leave_the_statistics_alone(model, sites):
         raise OSError("the disk went away")
 
     with pytest.raises(OSError, match="went away"):
-        measure_one_pass(model, sites, broken)
+        measured_in_one_pass(model, sites, broken)
     assert all(s.statistics.identical(b) for s, b in zip(sites, before, strict=True))
     assert not any("call" in vars(site.layer) for site in sites)
 

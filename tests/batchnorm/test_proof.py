@@ -9,7 +9,7 @@ from keras import layers
 
 from finetune.batchnorm import proof
 from finetune.batchnorm.moments import RunningStatistics
-from finetune.batchnorm.population import Measurement
+from finetune.batchnorm.measure import Measurement
 from finetune.batchnorm.promise import Promise
 from finetune.batchnorm.sites import find_sites
 from tests.nets import SIZE, compile_and_fit, custom_layer_net, images
@@ -20,8 +20,12 @@ MEASURED = Promise(statistics="measured", affine="fixed")
 FOLLOW = Promise(statistics="follow", affine="train")
 
 
+def everywhere(promise, sites):
+    return {site.path: promise for site in sites}
+
+
 def timeline(before, after, trained=frozenset(), start=None, finish=None):
-    return proof.Timeline(before, before, after, after, start, finish, frozenset(trained))
+    return Timeline(before, before, after, after, start, finish, frozenset(trained))
 
 
 def failed(checks):
@@ -29,11 +33,11 @@ def failed(checks):
 
 
 def test_a_frozen_model_is_verified(model, sites):
-    before = proof.read(sites)
+    before = read(sites)
     for site in sites:
         site.freeze()
     compile_and_fit(model)
-    checks = proof.check(FIXED, timeline(before, proof.read(sites)), sites, model, images(8))
+    checks = proof.check(everywhere(FIXED, sites), timeline(before, read(sites)), sites, model, images(8))
     assert failed(checks) == []
     assert len(checks) == 5
 
@@ -42,9 +46,9 @@ def test_the_documented_keras_recipe_is_reported_as_not_frozen():
     """`base(x, training=False)` as in Keras' transfer learning guide, without freezing the layers (keras#20285)."""
     model, _ = with_baked_training_flag()
     sites = find_sites(model, images(1))
-    before = proof.read(sites)
+    before = read(sites)
     compile_and_fit(model)
-    checks = proof.check(FIXED, timeline(before, proof.read(sites)), sites, model, images(8))
+    checks = proof.check(everywhere(FIXED, sites), timeline(before, read(sites)), sites, model, images(8))
     assert failed(checks) == ["running statistics are fixed", "gamma and beta are fixed"]
     detail = next(c.detail for c in checks if c.name == "running statistics are fixed")
     assert detail == (
@@ -54,48 +58,50 @@ def test_the_documented_keras_recipe_is_reported_as_not_frozen():
 
 @pytest.mark.parametrize("deep", [0, 1, 2])
 def test_one_bit_in_one_site_is_enough(sites, deep):
-    before = proof.read(sites)
+    before = read(sites)
     statistics = sites[deep].statistics
     nudged = statistics.mean.copy()
     nudged[0] = np.nextafter(nudged[0], np.float32(10))
     sites[deep].store(RunningStatistics(nudged, statistics.variance))
-    (check,) = proof.statistics_kept(FIXED, timeline(before, proof.read(sites)))
+    (check,) = statistics_kept(everywhere(FIXED, sites), timeline(before, read(sites)))
     assert not check.passed
     assert check.detail.endswith(f": {sites[deep].path}")
 
 
 def test_measured_statistics_are_compared_with_the_measured_not_the_pretrained(sites):
-    pretrained = proof.read(sites)
+    pretrained = read(sites)
     for site in sites:
         site.store(RunningStatistics(site.statistics.mean + 1, site.statistics.variance))
-    measured = proof.read(sites)
-    honest = proof.Timeline(pretrained, measured, measured, measured, Measurement(8, 0.0), None, frozenset())
-    assert proof.statistics_kept(MEASURED, honest)[0].passed
+    measured = read(sites)
+    honest = Timeline(pretrained, measured, measured, measured, Measurement(8, 0.0), None, frozenset())
+    assert statistics_kept(everywhere(MEASURED, sites), honest)[0].passed
     drifted = replace(honest, finished=pretrained)
-    assert not proof.statistics_kept(MEASURED, drifted)[0].passed
+    assert not statistics_kept(everywhere(MEASURED, sites), drifted)[0].passed
 
 
 def test_a_moved_gamma_is_named_where_affine_is_fixed(sites):
-    before = proof.read(sites)
+    before = read(sites)
     sites[1].layer.gamma.assign(sites[1].layer.gamma + 1e-6)
-    (check,) = proof.affine_kept(FIXED, timeline(before, proof.read(sites)))
+    (check,) = affine_kept(everywhere(FIXED, sites), timeline(before, read(sites)))
     assert not check.passed
     assert sites[1].path in check.detail
 
 
 def test_retrained_sites_must_have_followed(sites):
-    before = proof.read(sites)
-    (stuck,) = proof.statistics_kept(FOLLOW, timeline(before, before, trained={s.path for s in sites}))
+    before = read(sites)
+    (stuck,) = statistics_kept(
+        everywhere(FOLLOW, sites), timeline(before, before, trained={s.path for s in sites})
+    )
     assert not stuck.passed
     assert stuck.detail.startswith("0 of 3 trained sites moved")
 
 
 def test_sites_outside_of_the_trained_part_must_stay(sites):
-    before = proof.read(sites)
+    before = read(sites)
     for site in sites:
         site.store(RunningStatistics(site.statistics.mean + 1, site.statistics.variance))
-    followed, outside = proof.statistics_kept(
-        FOLLOW, timeline(before, proof.read(sites), trained={sites[2].path})
+    followed, outside = statistics_kept(
+        everywhere(FOLLOW, sites), timeline(before, read(sites), trained={sites[2].path})
     )
     assert followed.passed
     assert not outside.passed
@@ -103,7 +109,7 @@ def test_sites_outside_of_the_trained_part_must_stay(sites):
 
 @pytest.mark.parametrize(("residual", "passed"), [(1e-6, True), (0.05, False), (float("nan"), False)])
 def test_a_measurement_must_equal_a_fresh_one(sites, residual, passed):
-    readings = proof.read(sites)
+    readings = read(sites)
     (check,) = proof.measurements_exact(timeline(readings, readings, start=Measurement(64, residual)))
     assert check.passed is passed
 
@@ -111,7 +117,7 @@ def test_a_measurement_must_equal_a_fresh_one(sites, residual, passed):
 @pytest.mark.parametrize(("mean", "variance"), [(np.nan, 1.0), (np.inf, 1.0), (0.0, -1e-9), (0.0, np.nan)])
 def test_broken_statistics_are_named(sites, mean, variance):
     sites[1].store(RunningStatistics(np.full(6, mean, np.float32), np.full(6, variance, np.float32)))
-    check = proof.finite(proof.read(sites))
+    check = proof.finite(read(sites))
     assert not check.passed
     assert "net/bn_2" in check.detail or "bn_2" in check.detail
 

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from finetune.batchnorm.moments import RunningStatistics
-from finetune.batchnorm.sites import find_sites, replaced_calls, restored_momentum
+from finetune.batchnorm.sites import find_sites, replaced_calls, restored_settings
 from tests.nets import NETS, SIZE, compile_and_fit, functional_net, images, nested_net
 
 EXPECTED = {"functional": 3, "nested": 3, "custom_layer": 2, "subclassed": 2}
@@ -110,7 +110,7 @@ def test_borrowed_calls_and_momenta_are_given_back(fails):
     expected = np.array(model(images(4)))
     try:
         with (
-            restored_momentum(sites),
+            restored_settings(sites),
             replaced_calls(
                 [s.layer for s in sites], lambda layer, call: lambda x, training=None, mask=None: 0 * x
             ),

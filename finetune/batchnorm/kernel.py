@@ -1,0 +1,64 @@
+"""One fused kernel for a site that normalises with the batch, behind one question to the Keras backend.
+
+Keras computes BN from single operations (mean, squared difference, rsqrt, multiply, subtract, add), each of
+which reads the whole input again. TensorFlow's FusedBatchNormV3 does all of it in one kernel, and its gradient
+in another.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+FUSED_DTYPES = ("float32", "float16", "bfloat16")
+
+
+def fusible(inputs: Any, axis: int) -> bool:
+    """Whether `normalise_with_batch` takes these inputs: TensorFlow, channels last, rank 2 to 5, no float64."""
+    rank = len(inputs.shape)
+    return (
+        keras.backend.backend() == "tensorflow"
+        and 2 <= rank <= 5
+        and axis % rank == rank - 1
+        and keras.backend.standardize_dtype(inputs.dtype) in FUSED_DTYPES
+    )
+
+
+def normalise_with_batch(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any]:
+    """Normalise with the batch's own moments: outputs, mean and biased variance.
+
+    inputs: (batch, ..., channels), such that `fusible` is true. gamma, beta: (channels,), None is ones, zeros.
+    The outputs have the dtype of the inputs; mean and variance are float32, (channels,), and the arithmetic is
+    float32 whatever the inputs. Gradients flow from the outputs to inputs, gamma and beta and are those of the
+    definition, moments included; mean and variance are constants to them.
+    """
+    import tensorflow as tf
+
+    channels = inputs.shape[-1]
+    # the kernel knows rank 4 only, and to its moments all positions are alike
+    images = inputs if len(inputs.shape) == 4 else tf.reshape(inputs, [1, 1, -1, channels])
+    outputs, mean, unbiased, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=images,
+        scale=tf.ones([channels]) if gamma is None else tf.cast(gamma, tf.float32),
+        offset=tf.zeros([channels]) if beta is None else tf.cast(beta, tf.float32),
+        mean=tf.zeros([0]),
+        variance=tf.zeros([0]),
+        epsilon=epsilon,
+        is_training=True,
+    )
+    if images is not inputs:
+        outputs = tf.reshape(outputs, tf.shape(inputs))
+        outputs.set_shape(inputs.shape)
+    positions = tf.size(images) // channels
+    return outputs, tf.stop_gradient(mean), tf.stop_gradient(_biased(unbiased, positions))
+
+
+def _biased(unbiased: Any, positions: Any) -> Any:
+    """The kernel's variance is divided by n - 1 (Bessel's correction); Keras' and ours by n."""
+    import tensorflow as tf
+
+    n = tf.cast(positions, tf.float64)
+    share = tf.cast((n - 1.0) / n, tf.float32)
+    # a single position: n - 1 is 0, and what the kernel then returns differs between devices
+    return tf.where(positions == 1, tf.zeros_like(unbiased), unbiased * share)

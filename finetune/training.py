@@ -1,0 +1,204 @@
+"""The training of a run: the policy before, while and after the stages, and what the proof needs of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.backbones.base import BuiltBackbone
+from finetune.batchnorm.sites import restored_settings
+from finetune.batchnorm.timeline import Reading, Timeline, read
+from finetune.datasets.base import Splits
+from finetune.datasets.batches import class_weights, evaluation_batches, images_only, training_batches
+from finetune.describe import finish_in_words, mean_shift, shifts_since, stage_in_words
+from finetune.errors import DivergedError
+from finetune.policies.base import Finish, Images
+from finetune.progress import Progress
+from finetune.recipe import Recipe
+from finetune.result import EpochRecord
+from finetune.run_folder import append_metrics
+from finetune.stopwatch import Stopwatch
+from finetune.tracking import Tracker
+from finetune.train import Material, fit_frozen_epochs, fit_stage, following_epochs
+from finetune.trained_part import Trainee
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+EVALUATION_BATCH = 128
+"""Images a batch wherever nothing is trained; also what one-pass statistics are batched by."""
+
+
+@dataclass(frozen=True, eq=False)
+class Running:
+    """What the steps of one run share."""
+
+    recipe: Recipe
+    splits: Splits
+    built: BuiltBackbone
+    trainee: Trainee
+    folder: Path
+    tracking: Tracker
+    progress: Progress
+    watch: Stopwatch
+    epochs: list[EpochRecord] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, words: str) -> None:
+        """Say it now, and keep it for the report."""
+        self.notes.append(words)
+        self.progress.note(words)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What training leaves: the readings for the proof, the policy's finish, the momentum of each site."""
+
+    timeline: Timeline
+    finish: Finish
+    momentum: Mapping[str, float]
+
+
+def train(running: Running) -> Trained:
+    """The policy before, while and after the stages; the sites are read at every turning point."""
+    trainee, policy, watch = running.trainee, running.recipe.policy, running.watch
+    calibration, material = calibration_of(running), material_of(running)
+    pretrained = read(trainee.sites)
+    with watch.phase("policy"):
+        start = policy.start(trainee.model, trainee.sites, calibration, running.note)
+    started = read(trainee.sites)
+    with restored_settings(trainee.sites):
+        with watch.phase("training"):
+            trained_paths, loss = train_stages(running, material, pretrained)
+        trained = read(trainee.sites)
+        with watch.phase("policy"):
+            finish = policy.finish_training(
+                trainee.model, trainee.sites, calibration, validation_loss(running), running.note
+            )
+        for words in finish_in_words(finish, policy.frozen_epochs):
+            running.note(words)
+        held = read(trainee.sites) if policy.frozen_epochs else None
+        if held:
+            with watch.phase("training"):
+                train_frozen_epochs(running, material, pretrained, finish.loss(loss))
+        momentum = {site.path: site.momentum for site in trainee.sites}
+    kept = finish.measurement if finish.kept else None
+    finished = read(trainee.sites)
+    timeline = Timeline(pretrained, started, trained, finished, start, kept, trained_paths, held)
+    return Trained(timeline, finish, momentum)
+
+
+def train_stages(
+    running: Running, material: Material, pretrained: Sequence[Reading]
+) -> tuple[frozenset[str], float]:
+    """All stages in order, but for the epochs that the policy freezes at the end.
+
+    The paths of the sites inside what any of them trained, and the validation loss.
+    """
+    recipe, trainee, trained = running.recipe, running.trainee, set[str]()
+    loss: float | None = None
+    for number, stage in enumerate(recipe.stages):
+        title = stage_in_words(number, recipe.stages)
+        log = partial(log_epoch, running, pretrained, number)
+        epochs = following_epochs(recipe.policy, recipe.stages, number)
+        with last_good_weights_kept(running):
+            fitted = fit_stage(
+                trainee, recipe.policy, stage, title, material, running.progress, log, loss, epochs=epochs
+            )
+        for words in fitted.notes:
+            running.note(words)
+        loss = fitted.validation_loss
+        trained.update(site.path for site in fitted.trained if site.calls)
+    return frozenset(trained), fitted.validation_loss
+
+
+def train_frozen_epochs(
+    running: Running, material: Material, pretrained: Sequence[Reading], loss: float
+) -> None:
+    """The epochs at the end of the last stage in which no running statistics follow."""
+    recipe, last = running.recipe, len(running.recipe.stages) - 1
+    title = stage_in_words(last, recipe.stages)
+    log = partial(log_epoch, running, pretrained, last)
+    with last_good_weights_kept(running):
+        fitted = fit_frozen_epochs(
+            running.trainee,
+            recipe.policy,
+            recipe.stages[last],
+            title,
+            material,
+            running.progress,
+            log,
+            loss,
+        )
+    for words in fitted.notes:
+        running.note(words)
+
+
+@contextmanager
+def last_good_weights_kept(running: Running) -> Iterator[None]:
+    """Where a training diverges inside the block, its last good weights are saved in the run folder."""
+    try:
+        yield
+    except DivergedError as error:
+        weights = running.folder / "last_good.weights.h5"
+        running.trainee.model.save_weights(weights)
+        raise DivergedError(f"{error}; the last good weights are in {weights}") from None
+
+
+def material_of(running: Running) -> Material:
+    """The data as the trainer takes them."""
+    recipe, splits = running.recipe, running.splits
+    classes = len(splits.class_names)
+    balanced = recipe.data.class_weights == "balanced"
+    return Material(
+        training=training_batches(splits.train, recipe.data, recipe.seed),
+        validation=batches_of(running, "validation"),
+        steps=steps_per_epoch(recipe, splits),
+        batch_size=batch_size(recipe, splits),
+        classes=classes,
+        class_weights=class_weights(splits.train, classes) if balanced else None,
+        calibration=calibration_of(running),
+    )
+
+
+def calibration_of(running: Running) -> Images:
+    return partial(images_only, running.splits.calibration, EVALUATION_BATCH)
+
+
+def batch_size(recipe: Recipe, splits: Splits) -> int:
+    """Images a training step: a split smaller than a batch is one."""
+    return min(recipe.data.batch_size, splits.train.count)
+
+
+def steps_per_epoch(recipe: Recipe, splits: Splits) -> int:
+    """Whole batches; what is left of the training split is dropped."""
+    return splits.train.count // batch_size(recipe, splits)
+
+
+def batches_of(running: Running, split: str) -> tf.data.Dataset:
+    return evaluation_batches(getattr(running.splits, split), EVALUATION_BATCH)
+
+
+def log_epoch(
+    running: Running,
+    pretrained: Sequence[Reading],
+    stage: int,
+    epoch: int,
+    metrics: Mapping[str, float],
+) -> None:
+    """One epoch to the run folder and to MLflow, with how far the running statistics have moved."""
+    moved = mean_shift(shifts_since(pretrained, running.trainee.sites))
+    record = EpochRecord(stage + 1, epoch, len(running.epochs) + 1, {**metrics, **moved})
+    running.epochs.append(record)
+    places = {"stage": record.stage, "epoch": record.epoch, "step": record.step}
+    append_metrics(running.folder, {**places, **record.metrics})
+    running.tracking.log_epoch(record.step, record.metrics)
+
+
+def validation_loss(running: Running) -> Callable[[], float]:
+    batches = batches_of(running, "validation")
+    return lambda: float(running.trainee.model.evaluate(batches, verbose=0, return_dict=True)["loss"])
