@@ -12,12 +12,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from finetune.batchnorm.moments import PopulationMoments
-from finetune.batchnorm.reference import FILE_NAME, save_reference
+from finetune.batchnorm.moments_file import REFERENCE, SavedMoments, save
 from finetune.datasets.resize import to_square_uint8
 from finetune.errors import FinetuneError
 
-EXPORTED = (FILE_NAME, "provenance.json")
+EXPORTED = (REFERENCE, "provenance.json")
 """What travels with a model wherever it goes: a later recalibration needs it."""
 
 PARITY_TOLERANCE = 1e-3
@@ -28,7 +27,7 @@ def export(
     model: keras.Model,
     folder: Path,
     image_size: int,
-    reference: Mapping[str, PopulationMoments],
+    reference: SavedMoments,
     provenance: Mapping[str, Any],
     examples: np.ndarray,
 ) -> None:
@@ -40,8 +39,8 @@ def export(
     """
     model.save(folder / "model.part.keras")
     (folder / "model.part.keras").rename(folder / "model.keras")
-    save_reference(folder / "reference.part.npz", reference)
-    (folder / "reference.part.npz").rename(folder / FILE_NAME)
+    save(folder / "reference.part.npz", reference)
+    (folder / "reference.part.npz").rename(folder / REFERENCE)
     _write_json(folder / "provenance.json", provenance)
     part = folder / "saved_model" / "1.part"
     _save_serving(model, part, image_size)

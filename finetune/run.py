@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from finetune.assemble import assemble
 from finetune.backbones.base import BuiltBackbone
 from finetune.batchnorm import proof
-from finetune.batchnorm.moments import PopulationMoments
+from finetune.batchnorm.moments_file import SavedMoments
 from finetune.batchnorm.population import input_moments
 from finetune.batchnorm.sites import find_sites
 from finetune.datasets.base import Splits
@@ -88,11 +88,11 @@ def fine_tune(running: Running) -> RunResult:
     running.progress.phase("proving the policy, evaluating, measuring the reference statistics")
     with running.watch.phase("evaluation"):
         checks = prove(running, trained)
-        reference, images = measure_reference(running)
+        reference = measure_reference(running)
         test = evaluate(running.trainee.model, batches_of(running, "test"), len(running.splits.class_names))
     recipe = shown(running.recipe)
     origins = provenance(
-        recipe, running.built.origin, running.splits, trained.timeline.start, trained.finish, images
+        recipe, running.built.origin, running.splits, trained.timeline.start, trained.finish, reference.images
     )
     result = RunResult(
         name=running.folder.name,
@@ -171,15 +171,15 @@ def prove(running: Running, trained: Trained) -> tuple[Check, ...]:
     return proof.check(promises, trained.timeline, sites, running.trainee.model, images)
 
 
-def measure_reference(running: Running) -> tuple[dict[str, PopulationMoments], int]:
+def measure_reference(running: Running) -> SavedMoments:
     """Population moments of every site's input on training images under the final weights."""
     sites = [site for site in running.trainee.sites if site.calls]
     batches = images_only(running.splits.train, EVALUATION_BATCH, limit=REFERENCE_IMAGES)
     moments, images = input_moments(running.trainee.model, sites, batches)
-    return {site.path: m for site, m in zip(sites, moments, strict=True)}, images
+    return SavedMoments({site.path: m for site, m in zip(sites, moments, strict=True)}, images)
 
 
-def publish(running: Running, result: RunResult, reference: Mapping[str, PopulationMoments]) -> None:
+def publish(running: Running, result: RunResult, reference: SavedMoments) -> None:
     """The report always; the model, in the folder and in MLflow, only where the policy held."""
     running.progress.phase("writing the report, the model and MLflow")
     if result.verified:
@@ -195,7 +195,7 @@ def publish(running: Running, result: RunResult, reference: Mapping[str, Populat
         )
 
 
-def publish_model(running: Running, result: RunResult, reference: Mapping[str, PopulationMoments]) -> None:
+def publish_model(running: Running, result: RunResult, reference: SavedMoments) -> None:
     model, folder, tracking = running.trainee.model, running.folder, running.recipe.tracking
     images = np.asarray(next(iter(images_only(running.splits.test, 8))))
     export(model, folder, running.splits.image_size, reference, result.provenance, images)

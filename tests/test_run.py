@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from finetune.batchnorm.reference import load_reference
+from finetune.batchnorm.moments_file import load
 from finetune.errors import DivergedError, InputError, OutputError, ProofError
 from finetune.evaluation_run import evaluate_saved
 from finetune.policies import POLICIES, Freeze
@@ -100,7 +100,7 @@ def test_the_model_answers_as_the_run_measured_it(finished):
 
 
 def test_reference_statistics_are_those_of_the_training_images(finished):
-    reference = load_reference(finished.folder / "reference_statistics.npz")
+    reference = load(finished.folder / "reference_statistics.npz").moments
     assert list(reference) == ["saved/bn_1", "saved/bn_2"]
     # 96 images of 10 x 10 and of 8 x 8 positions behind the two convolutions
     assert [m.count for m in reference.values()] == [96 * 100, 96 * 64]
