@@ -26,7 +26,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-from finetune.batchnorm.exact import measure_exactly
+from finetune.batchnorm.live_model import LiveModel
 from finetune.batchnorm.population import one_pass
 from finetune.batchnorm.sites import BNSite, find_sites
 from finetune.batchnorm.targets import Targets
@@ -92,9 +92,7 @@ def bare(model: keras.Model, batches: Sequence[Any]) -> None:
 
 
 def layerwise(model: keras.Model, sites: Sequence[BNSite], batches: Sequence[Any], memory: int) -> None:
-    measure_exactly(
-        model,
-        sites,
+    LiveModel(model, sites).layerwise(
         lambda: batches,
         Targets(sites, 0.0, None).settle,
         memory=memory,

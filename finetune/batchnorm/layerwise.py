@@ -92,6 +92,11 @@ def layerwise(
     return Cost(images, budget.peak, budget.spilled)
 
 
+def loops(network: Network) -> list[int]:
+    """The sites whose input depends on their own output, through another call of them."""
+    return [site for stage in plan(network.dataflow) for loop in stage.loops for site in loop]
+
+
 def _fed(batch: Any) -> list[Any]:
     return list(batch) if isinstance(batch, tuple | list) else [batch]
 

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from finetune.batchnorm.matching import Affine, matched, matched_affine, with_prior
 from finetune.batchnorm.moments import PopulationMoments, RunningStatistics
 from finetune.batchnorm.shift import distance
-from finetune.batchnorm.sites import BNSite
 
 Reference = Mapping[str, PopulationMoments]
 """By site path: the moments of the site's input on training images."""
 
 
+class MeasuredSite(Protocol):
+    """A site of a live model or of a file."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def epsilon(self) -> float: ...
+
+    @property
+    def calls(self) -> int: ...
+
+    @property
+    def statistics(self) -> RunningStatistics: ...
+
+    def store(self, values: RunningStatistics) -> None: ...
+
+
 class Targets:
     """What each site is to store once its input is measured."""
 
-    def __init__(self, sites: Sequence[BNSite], prior: float, reference: Reference | None) -> None:
+    def __init__(self, sites: Sequence[MeasuredSite], prior: float, reference: Reference | None) -> None:
         self.sites, self.prior, self.reference = sites, prior, reference
         self.stored = [site.statistics for site in sites]
         self.images = 0

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
 
-from finetune.batchnorm import exact
 from finetune.batchnorm.layerwise import layerwise
+from finetune.batchnorm.live_model import LiveModel
 from finetune.batchnorm.measure import measure, residual
 from finetune.batchnorm.moments import PopulationMoments
 from finetune.batchnorm.population import input_moments
@@ -134,7 +134,7 @@ def test_two_workers_with_unequal_shares_get_what_one_gets():
 def test_cutting_the_network_and_one_run_a_site_agree(kind, monkeypatch):
     model, batches = NETS[kind](), split(photographs(40), 16)
     cut = pairs(measured(model, batches))
-    monkeypatch.setattr(exact, "_cut", lambda *_: None)
+    monkeypatch.setattr(LiveModel, "_cut", lambda *_: None)
     assert worst(measured(model, batches), cut) < 2e-5
 
 
@@ -223,7 +223,7 @@ def looping_net():
 @pytest.mark.parametrize("cut", [True, False])
 def test_a_site_that_feeds_itself_comes_to_its_fixed_point(cut, monkeypatch):
     if not cut:
-        monkeypatch.setattr(exact, "_cut", lambda *_: None)
+        monkeypatch.setattr(LiveModel, "_cut", lambda *_: None)
     model = looping_net()
     x = np.random.default_rng(0).normal(0.5, 2.0, (64, 4)).astype(np.float32)
     loop, behind = measured(model, split(x, 30))
@@ -331,7 +331,7 @@ def test_an_empty_calibration_set_is_refused(model, sites, method):
 @pytest.mark.parametrize("cut", [True, False])
 def test_data_that_raise_midway_leave_everything_as_it_was(model, sites, cut, monkeypatch):
     if not cut:
-        monkeypatch.setattr(exact, "_cut", lambda *_: None)
+        monkeypatch.setattr(LiveModel, "_cut", lambda *_: None)
     before, opened = [site.statistics for site in sites], []
 
     def broken():

@@ -73,7 +73,7 @@ def test_shards_of_a_live_network_merge_to_what_one_process_measures(model, site
 
 
 def test_shares_of_different_networks_are_refused_with_the_site():
-    with pytest.raises(ValueError, match="share 2 .* differs from those before it at net/bn_2"):
+    with pytest.raises(ValueError, match=r"share 2 .* differs from those before it at net/bn_2"):
         merge([measured(two_sites(7), 7), measured(two_sites(7, channels=4), 7)])
     with pytest.raises(ValueError, match="nothing to merge"):
         merge([])
