@@ -27,7 +27,8 @@ def finish_in_words(finish: Finish, frozen_epochs: int = 0) -> tuple[str, ...]:
     where it measured nothing. frozen_epochs: how many epochs come after it."""
     if finish.measurement is None:
         return ()
-    when = f"before the last {frozen_epochs} epochs" if frozen_epochs else "after training"
+    last = "the last epoch" if frozen_epochs == 1 else f"the last {frozen_epochs} epochs"
+    when = f"before {last}" if frozen_epochs else "after training"
     outcome = "kept" if finish.kept else "not kept: the running statistics are those of the training"
     return (
         f"{when} the running statistics were measured anew on {finish.measurement.images} images: "

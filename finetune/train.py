@@ -102,7 +102,8 @@ def fit_frozen_epochs(
     # epochs that early stopping left out count for the schedule
     optimizer.iterations.assign(part.start * material.steps)
     _compile(trainee.model, optimizer)
-    title = f"{title}, the last {len(part)} with running statistics that stay"
+    last = "the last" if len(part) == 1 else f"the last {len(part)}"
+    title = f"{title}, {last} with running statistics that stay"
     loss = _fit(trainee.model, stage, title, material, progress, log, before, part)
     return _averaged(trainee, policy, stage, title, material, FitOutcome(trained, loss), part)
 

@@ -10,18 +10,18 @@ ROOT = Path(__file__).resolve().parents[1] / "finetune"
 LAYERS = [
     {"errors", "component", "classifier", "result", "masking"},
     {"batchnorm"},
-    {"policies", "backbones", "heads", "datasets", "stage"},
+    {"policies", "backbones", "heads", "datasets", "formats", "stage"},
     {"recipe", "progress", "stopwatch", "run_folder"},
-    {"recipe_file"},
+    {"recipe_file", "feature_cache"},
     {"assemble", "optimizer", "callbacks", "trained_part", "averaging", "train", "outlook"}
-    | {"evaluate", "export", "describe", "provenance"},
+    | {"evaluate", "export", "describe", "provenance", "recalibration"},
     {"tracking", "report"},
     {"training", "run", "evaluation_run"},
     {"cli"},
 ]
 """From the bottom up: a module imports from its own layer's package or from layers below, never above."""
 
-COMPONENTS = {"policies", "backbones", "heads", "datasets"}
+COMPONENTS = {"policies", "backbones", "heads", "datasets", "formats"}
 LIGHT = {
     "policies",
     "backbones",

@@ -8,10 +8,17 @@ import tensorflow as tf
 from finetune.batchnorm.sites import find_sites
 from finetune.batchnorm.timeline import read
 from finetune.errors import DivergedError, InputError
-from finetune.policies import Freeze, Retrain
+from finetune.policies import Freeze, Retrain, Statistics
 from finetune.progress import Progress
 from finetune.stage import FromLayer, Stage
-from finetune.train import Material, compile_stage, fit_stage, refuse_collapse
+from finetune.train import (
+    Material,
+    compile_stage,
+    fit_frozen_epochs,
+    fit_stage,
+    following_epochs,
+    refuse_collapse,
+)
 from finetune.trained_part import Trainee, choose_trained
 from tests.nets import CLASSES, images, labels, nested_net
 
@@ -229,3 +236,82 @@ def test_the_same_seed_trains_bit_equal_weights():
         return subject.model.get_weights()
 
     assert all(a.tobytes() == b.tobytes() for a, b in zip(trained(), trained(), strict=True))
+
+
+FOUR = Stage(train="everything", epochs=4, learning_rate=0.05)
+
+
+def fit_in_two_parts(policy, subject, stage=FOUR, log=lambda epoch, metrics: None):
+    """As a run does where the policy freezes the last epochs; readings between the parts and after them."""
+    rest = (stage, "stage 1 of 1", material(), Progress(), log)
+    fit_stage(subject, policy, *rest, epochs=following_epochs(policy, [stage], 0))
+    between = read(subject.sites), [np.array(v) for v in subject.model.trainable_weights]
+    outcome = fit_frozen_epochs(subject, policy, *rest)
+    return between, outcome
+
+
+@pytest.mark.parametrize("policy", [Retrain, Statistics])
+def test_in_frozen_epochs_weights_train_and_no_statistics_follow(policy):
+    subject = trainee()
+    (before, weights), _ = fit_in_two_parts(policy(freeze_last_epochs=1), subject)
+    after = read(subject.sites)
+    assert all(a.statistics.identical(b.statistics) for a, b in zip(before, after, strict=True))
+    moved = [not np.array_equal(a, b) for a, b in zip(weights, subject.model.trainable_weights, strict=True)]
+    assert any(moved)
+    gammas = [np.array_equal(a.affine[0], b.affine[0]) for a, b in zip(before, after, strict=True)]
+    assert gammas == [policy is Statistics] * 3
+
+
+def test_frozen_epochs_go_on_with_the_schedule_and_the_count():
+    whole, parted = {}, {}
+    fit(FOUR, Retrain(), log=lambda epoch, metrics: whole.update({epoch: metrics["learning_rate"]}))
+    fit_in_two_parts(
+        Retrain(freeze_last_epochs=2),
+        trainee(),
+        log=lambda epoch, metrics: parted.update({epoch: metrics["learning_rate"]}),
+    )
+    assert list(parted) == [1, 2, 3, 4]
+    assert parted == pytest.approx(whole)
+
+
+def test_epochs_that_early_stopping_left_out_count_for_the_schedule():
+    rates = {}
+    hot = Stage(train="everything", epochs=12, learning_rate=2.0, early_stopping=1)
+    fit_in_two_parts(
+        Retrain(freeze_last_epochs=1),
+        trainee(),
+        hot,
+        log=lambda epoch, metrics: rates.update({epoch: metrics["learning_rate"]}),
+    )
+    assert len(rates) < 12, "the test needs a rate at which the first part stops early"
+    assert max(rates) == 12
+    assert rates[12] < 0.05
+
+
+@pytest.mark.parametrize(("number", "epochs"), [(0, 4), (1, 2)])
+def test_only_the_last_stage_has_frozen_epochs(number, epochs):
+    assert following_epochs(Retrain(freeze_last_epochs=2), [FOUR, FOUR], number) == epochs
+
+
+def averaged(stage, policy):
+    subject = trainee()
+    outcome = fit_stage(subject, policy, stage, "stage 1 of 1", material(), Progress(), lambda *_: None)
+    loss = float(subject.model.evaluate(batches(), verbose=0, return_dict=True)["loss"])
+    return outcome, loss
+
+
+def test_a_stage_with_an_average_ends_with_it_or_with_its_best_epoch_and_says_which():
+    stage = Stage(train="everything", epochs=2, learning_rate=0.05, ema=0.5)
+    outcome, loss = averaged(stage, Retrain())
+    (note,) = outcome.notes
+    assert note.startswith("stage 1 of 1: the average of the weights has validation loss ")
+    assert note.endswith(("; kept", "; not kept: the weights are those of the best epoch"))
+    assert outcome.validation_loss == pytest.approx(loss, abs=1e-5)
+
+
+def test_an_average_of_the_first_steps_alone_is_not_kept():
+    """With a share of .999 it hardly leaves the weights of the first step."""
+    stage = Stage(train="everything", epochs=4, learning_rate=0.2, schedule="constant", warmup=0.0, ema=0.999)
+    outcome, loss = averaged(stage, Freeze())
+    assert outcome.notes[0].endswith("; not kept: the weights are those of the best epoch")
+    assert outcome.validation_loss == pytest.approx(loss, abs=1e-5)

@@ -38,8 +38,10 @@ def short_horizon(followed: Mapping[str, Sequence[Stretch]]) -> list[str]:
     stretches = followed[long[0]]
     steps = sum(stretch.steps for stretch in stretches)
     counts = some([f"{path}: {left[path]:.0%}" for path in long])
+    low_enough = math.floor(100 * MOST_LEFT ** (1 / steps)) / 100
     return [
         f"{len(long)} of {len(left)} sites that follow the batch keep more than {MOST_LEFT:.0%} of their initial "
         f"running statistics through the training ({counts}; momentum {stretches[-1].momentum:g} over {steps} steps): "
-        "use momentum: auto or a lower one, train longer, or let finish: recalibrate measure them anew"
+        f"momentum: {low_enough:g} or a longer training would leave less; "
+        "finish: recalibrate, the default, measures them anew in the end"
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -41,7 +41,7 @@ class TFNetwork:
 
     nodes: in an order in which they can run; control edges count for nothing, so that nothing is ever assigned.
     library: functions that nodes call. inputs: names of the tensors that are fed. captures: name of a tensor that
-    stands for something outside of the graph -> that thing, a variable's handle. statistics: name of the tensor
+    stands for something outside of the graph -> that thing: a variable's handle, or a variable for its value. statistics: name of the tensor
     that stands for a running mean or variance -> its site. Sites are counted from 0 as `calls` count them.
     """
 
@@ -114,6 +114,14 @@ class TFNetwork:
 
         fetches: every name that `build` asks for.
         """
+        return _Traced(
+            tf.function(self.imported(feeds, build, fetches), autograph=False, reduce_retracing=True)
+        )
+
+    def imported(
+        self, feeds: Sequence[str], build: Any, fetches: Sequence[str]
+    ) -> Callable[[Sequence[Any]], Any]:
+        """The same, not compiled: it adds its operations to whatever graph it is called in."""
         definition = self._piece(feeds, fetches)
         present = {node.name for node in definition.node}
         used = {t for node in definition.node for t in data_inputs(node)}
@@ -133,7 +141,7 @@ class TFNetwork:
             known = {**given, **dict(zip(inner, tensors, strict=True))}
             return build(known.__getitem__)
 
-        return _Traced(tf.function(call, autograph=False, reduce_retracing=True))
+        return call
 
     def _piece(self, feeds: Sequence[str], fetches: Sequence[str]) -> tf.compat.v1.GraphDef:
         """The nodes between: no control edges, no placeholder of what is fed or captured."""

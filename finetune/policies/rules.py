@@ -37,22 +37,39 @@ together or not exactly."""
 
 
 def _agreeing(rules: tuple[UniformPolicy, ...]) -> tuple[UniformPolicy, ...]:
-    for kind, keys in TOGETHER.items():
-        places = [place for place, rule in enumerate(rules) if isinstance(rule, kind)]
-        for place in places[1:]:
-            for key in keys:
-                _require_equal(rules, places[0], place, key)
-    return rules
+    differing = [found for kind, keys in TOGETHER.items() for found in _differing(rules, kind, keys)]
+    if not differing:
+        return rules
+    place, key, first, expected, found = differing[0]
+    likewise = "".join(
+        f"; likewise batchnorm[{place}].{key}: expected {expected}, got {found}"
+        for place, key, _, expected, found in differing[1:]
+    )
+    raise PydanticCustomError(
+        "rules_differ",
+        "several rules are measured together: expected {expected} as under batchnorm[{first}], "
+        "got {found}{likewise}",
+        {
+            "at": (place, key),
+            "expected": str(expected),
+            "first": first,
+            "found": str(found),
+            "likewise": likewise,
+        },
+    )
 
 
-def _require_equal(rules: Sequence[UniformPolicy], first: int, place: int, key: str) -> None:
-    expected, found = getattr(rules[first], key), getattr(rules[place], key)
-    if found != expected:
-        raise PydanticCustomError(
-            "rules_differ",
-            "several rules are measured together: expected {expected} as under batchnorm[{first}], got {found}",
-            {"at": (place, key), "expected": str(expected), "first": first, "found": str(found)},
-        )
+def _differing(
+    rules: Sequence[UniformPolicy], kind: type[UniformPolicy], keys: Sequence[str]
+) -> list[tuple[int, str, int, Any, Any]]:
+    """(place, key, place of the first rule of the kind, its value, the value found) wherever they differ."""
+    places = [place for place, rule in enumerate(rules) if isinstance(rule, kind)]
+    return [
+        (place, key, places[0], expected, found)
+        for place in places[1:]
+        for key in keys
+        if (found := getattr(rules[place], key)) != (expected := getattr(rules[places[0]], key))
+    ]
 
 
 RuleList = Annotated[tuple[OnePolicy, ...], Field(min_length=1), AfterValidator(_agreeing)]

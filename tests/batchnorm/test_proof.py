@@ -8,10 +8,12 @@ import pytest
 from keras import layers
 
 from finetune.batchnorm import proof
-from finetune.batchnorm.moments import RunningStatistics
+from finetune.batchnorm.kept import affine_kept, statistics_kept
 from finetune.batchnorm.measure import Measurement
+from finetune.batchnorm.moments import RunningStatistics
 from finetune.batchnorm.promise import Promise
 from finetune.batchnorm.sites import find_sites
+from finetune.batchnorm.timeline import Timeline, read
 from tests.nets import SIZE, compile_and_fit, custom_layer_net, images
 from tests.test_keras_behaviour import with_baked_training_flag
 

@@ -101,7 +101,8 @@ SPOILED = {
     "an unknown key like no other": (
         "finish: none",
         "colour: red",
-        "x.yaml:9 batchnorm.colour: unknown key 'colour'; expected policy, momentum, finish or samples",
+        "x.yaml:9 batchnorm.colour: unknown key 'colour'; expected policy, sites, momentum, finish, samples, "
+        "method or freeze_last_epochs",
     ),
     "an unknown key at the top": (
         "backbone:",
@@ -111,13 +112,13 @@ SPOILED = {
     "an unknown policy": (
         "policy: retrain",
         "policy: retain",
-        "x.yaml:8 batchnorm.policy: expected 'freeze', 'recalibrate' or 'retrain', got 'retain';"
-        " did you mean 'retrain'?",
+        "x.yaml:8 batchnorm.policy: expected 'freeze', 'recalibrate', 'retrain', 'affine' or 'statistics',"
+        " got 'retain'; did you mean 'retrain'?",
     ),
     "no policy": (
         "  policy: retrain\n",
         "",
-        "x.yaml:7 batchnorm.policy: missing; expected 'freeze', 'recalibrate' or 'retrain'",
+        "x.yaml:7 batchnorm.policy: missing; expected 'freeze', 'recalibrate', 'retrain', 'affine' or 'statistics'",
     ),
     "an unknown source of data": (
         "source: tfds",
@@ -169,11 +170,36 @@ SPOILED = {
         "tracking: {enabled: yes}\nbackbone:",
         "x.yaml:1 tracking.enabled: expected true or false, got 'yes'",
     ),
-    "batches of one image under retrain": (
-        "name: fashion_shift",
-        "name: fashion_shift\n  batch_size: 1",
-        "x.yaml:6 data.batch_size: 1 image a batch has no spread to normalise with under policy retrain;"
-        " use at least 2 (16 or more is better) or policy freeze",
+    "all epochs of the last stage frozen": (
+        "finish: none",
+        "freeze_last_epochs: 2",
+        "x.yaml:9 batchnorm.freeze_last_epochs: expected fewer than the 2 epochs of the last stage, got 2",
+    ),
+    "a size that is none": (
+        "policy: retrain\n  finish: none",
+        "policy: recalibrate\n  memory: 2GX",
+        "x.yaml:9 batchnorm.memory: expected a size, as in 2GB, got '2GX'",
+    ),
+    "an average of the weights that keeps everything": (
+        "1e-1",
+        "1e-1\n    ema: 1",
+        "x.yaml:14 stages[0].ema: expected a number below 1, got 1",
+    ),
+    "no rules": (
+        "  policy: retrain\n  finish: none\n",
+        "  []\n",
+        "x.yaml:7 batchnorm: expected a list of 1 or more, got an empty list",
+    ),
+    "rules, each spoiled in its own way": (
+        "  policy: retrain\n  finish: none\n",
+        "  - {policy: retain}\n  - {policy: freeze, prior: 2}\n  - 3\n  - {sites: '', policy: freeze}\n",
+        [
+            "x.yaml:8 batchnorm[0].policy: expected 'freeze', 'recalibrate', 'retrain', 'affine' or 'statistics',"
+            " got 'retain'; did you mean 'retrain'?",
+            "x.yaml:9 batchnorm[1].prior: unknown key 'prior'; expected policy or sites",
+            "x.yaml:10 batchnorm[2]: expected a section of keys and values, got 3",
+            "x.yaml:11 batchnorm[3].sites: expected text of 1 or more characters, got ''",
+        ],
     ),
     "a key given twice": (
         "epochs: 2",

@@ -72,9 +72,8 @@ def test_everything_else_stays():
             "--set data.shift={kind: fog, severity: 9} data.shift.severity: expected a number of at most 5, got 9",
         ),
         (
-            "data.batch_size=1",
-            "--set data.batch_size=1: 1 image a batch has no spread to normalise with under policy"
-            " retrain; use at least 2 (16 or more is better) or policy freeze",
+            "batchnorm.freeze_last_epochs=2",
+            "--set batchnorm.freeze_last_epochs=2: expected fewer than the 2 epochs of the last stage, got 2",
         ),
     ],
 )
