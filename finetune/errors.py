@@ -7,6 +7,7 @@ FinetuneError            exit code 1
 |   +-- WeightsError                   pretrained weights that do not fit
 |   +-- ModelError                     a deployed model that cannot be read or recalibrated
 |   +-- OutputError                    a place that cannot be written
++-- GateError            exit code 4   a recalibrated model was not published
 +-- ProofError           exit code 5   the policy did not do what it promised
 +-- DivergedError        exit code 6   the training left the finite numbers
 """
@@ -50,6 +51,12 @@ class ModelError(InputError):
 
 class OutputError(InputError):
     """A file or folder that cannot be written."""
+
+
+class GateError(FinetuneError):
+    """The gate refused to publish a recalibrated model; nothing was changed."""
+
+    exit_code = 4
 
 
 class ProofError(FinetuneError):

@@ -22,6 +22,9 @@ class Progress:
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """One epoch is done."""
 
+    def share(self, done: float) -> None:
+        """So much of what the last phase named is done, from 0 to 1."""
+
     def note(self, words: str) -> None:
         """Something the person should know."""
 
@@ -112,6 +115,20 @@ class BarProgress(LineProgress):
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         self.done = epoch * self.steps
         super().epoch(epoch, metrics)
+
+    def share(self, done: float) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        if self.bar is None:
+            left = (TimeRemainingColumn(), TextColumn("left"))
+            self.bar = Progress(
+                TextColumn(" "), BarColumn(bar_width=24), *left, console=self.console, transient=True
+            )
+            self.task = self.bar.add_task("", total=1.0)
+            self.bar.start()
+        self.bar.update(self.task, completed=done)
+        if done >= 1.0:
+            self.close()
 
     def close(self) -> None:
         if self.bar is not None:

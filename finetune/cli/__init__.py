@@ -7,12 +7,13 @@ import sys
 
 import typer
 
-from finetune.cli import catalogue, evaluating, recipes, running, viewing
+from finetune.cli import catalogue, deployed, evaluating, recipes, running, viewing
 from finetune.errors import FinetuneError, InputError
 
 EPILOG = """\b
-Exit codes: 0 ok, 1 failure, 2 bad input, 5 the policy did not hold,
-6 the training diverged, 130 interrupted.
+Exit codes: 0 ok, 1 failure, 2 bad input, 3 drift above the threshold,
+4 the gate refused, 5 the policy did not hold, 6 the training diverged,
+130 interrupted.
 
 \b
 Start here:
@@ -37,6 +38,10 @@ app.command()(recipes.show)
 app.command("list")(catalogue.list_)
 app.command()(recipes.schema)
 app.command()(evaluating.evaluate)
+app.command()(deployed.recalibrate)
+app.command()(deployed.drift)
+app.command()(deployed.history)
+app.command()(deployed.rollback)
 app.command()(viewing.ui)
 
 

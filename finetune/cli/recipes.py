@@ -57,9 +57,7 @@ def _tell(path: Path, said: str | None, problems: list[str]) -> None:
 def in_brief(recipe: Recipe) -> str:
     """`bundled resnet50_quarter, freeze, tfds fashion_shift`."""
     backbone, data = recipe.backbone, recipe.data
-    return (
-        f"{backbone.source} {_identity(backbone)}, {recipe.policy.policy}, {data.source} {_identity(data)}"
-    )
+    return f"{backbone.source} {_identity(backbone)}, {recipe.policy.policy}, {data.source} {_identity(data)}"
 
 
 def _identity(component: Component) -> str:

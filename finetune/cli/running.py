@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from finetune.cli.options import AsJson, RecipeFile, Set, TrackingUri
 from finetune.cli.quiet import import_quietly
-
-if TYPE_CHECKING:
-    from finetune.progress import Progress
+from finetune.cli.watching import progress_for
 
 
 def run(
@@ -40,7 +38,7 @@ def run(
     # as JSON text, which is YAML as well: a name of digits stays text
     extra += [] if name is None else [f"name={json.dumps(name)}"]
     loaded = load_recipe(recipe, [*(set_ or []), *extra])
-    progress = _progress(quiet)
+    progress = progress_for(quiet)
 
     # from here on it takes seconds: Keras is imported
     progress.phase("importing TensorFlow")
@@ -51,15 +49,3 @@ def run(
     from finetune.cli.summary import as_plain, summary
 
     typer.echo(json.dumps(as_plain(result), indent=2) if as_json else summary(result))
-
-
-def _progress(quiet: bool) -> Progress:
-    from rich.console import Console
-
-    from finetune.progress import BarProgress, LineProgress, Progress
-
-    # on stderr: stdout is for the result
-    console = Console(stderr=True)
-    if quiet:
-        return Progress()
-    return BarProgress(console) if console.is_terminal else LineProgress(console)

@@ -6,11 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from finetune.cli.profile import profile
 from finetune.result import Evaluation, RunResult, SiteRecord
-
-BARS = "▁▂▃▄▅▆▇█"
-MOST_BARS = 53
-"""Sites a profile shows one by one; of more than these, neighbours share a bar."""
 
 METRICS = {
     "accuracy": "accuracy",
@@ -54,15 +51,10 @@ def _shift_lines(sites: Sequence[SiteRecord]) -> list[str]:
     said = f"{len(sites)} sites moved by {mean:.2f} sd on average"
     if largest.shift_mean == 0:
         return [said]
-    return [f"{said}, most {largest.path} by {largest.shift_mean:.2f}", f"{_profile(sites)}  by depth"]
-
-
-def _profile(sites: Sequence[SiteRecord]) -> str:
-    """One bar a site in call order; the highest bar is the largest shift."""
-    share = -(-len(sites) // MOST_BARS)
-    groups = [sites[start : start + share] for start in range(0, len(sites), share)]
-    heights = [max(site.shift_mean for site in group) for group in groups]
-    return "".join(BARS[round(height / max(heights) * (len(BARS) - 1))] for height in heights)
+    return [
+        f"{said}, most {largest.path} by {largest.shift_mean:.2f}",
+        f"{profile([site.shift_mean for site in sites])}  by depth",
+    ]
 
 
 def as_plain(result: RunResult) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from finetune.datasets.base import SPLIT_NAMES, Dataset, Split, Splits
+from finetune.errors import DataError
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -51,6 +52,21 @@ class TensorFlowDatasets(Dataset):
             ),
             licence=builder.info.redistribution_info.license or None,
         )
+
+    def open_split(self, expression: str, image_size: int) -> tuple[Split, tuple[str, ...]]:
+        """One split by itself, and the names of its classes. Raises DataError as `load` does."""
+        from finetune.datasets.tfds_builder import check_features, prepared_builder
+        from finetune.datasets.tfds_splits import image_ranges
+
+        builder = prepared_builder(self.name, self.data_dir, self.download)
+        check_features(self.name, builder.info.features)
+        try:
+            ranges = image_ranges(expression, builder.info.splits)
+        except ValueError as error:
+            raise DataError(f"{self.name}:{expression}: {str(error).splitlines()[-1]}") from error
+        count = sum(part.count for part in ranges)
+        names = tuple(builder.info.features["label"].names)
+        return self._open(builder, expression, expression, count, image_size), names
 
     def _read(
         self, builder: tfds.core.DatasetBuilder, image_size: int

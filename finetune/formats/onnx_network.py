@@ -1,0 +1,153 @@
+"""An ONNX model that can be cut at its sites: each piece a model of its own that onnxruntime runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper
+
+from finetune.batchnorm.layerwise import Segment
+from finetune.batchnorm.moments import PopulationMoments
+from finetune.batchnorm.plan import Dataflow, Groups, Operation
+from finetune.formats.onnx_graph import OnnxGraph, reads
+from finetune.formats.onnx_moments import OUTPUTS, moment_nodes
+from finetune.formats.onnx_session import in_words, piece_of, session
+from finetune.formats.onnx_sites import OnnxSite
+
+
+class OnnxNetwork:
+    """The network of finetune.batchnorm.layerwise.
+
+    types: of every tensor that the model feeds or makes. The statistics are inputs of every piece, so that it uses
+    those in force whenever it runs.
+    """
+
+    def __init__(
+        self, graph: OnnxGraph, sites: Sequence[OnnxSite], types: Mapping[str, ValueInfoProto], path: Any
+    ) -> None:
+        self.graph, self.sites, self.types, self.path = graph, sites, types, path
+        self.holders = {name: site for site in sites for name in (site.mean, site.variance)}
+        self._latest: tuple[Any, Segment] | None = None
+
+    @cached_property
+    def dataflow(self) -> Dataflow:
+        used_by = {node.output[0]: number for number, site in enumerate(self.sites) for node in site.nodes}
+        return Dataflow(
+            operations=tuple(
+                Operation(
+                    tuple(reads(node)),
+                    tuple(name for name in node.output if name),
+                    Groups(used_by[name] for name in node.output if name in used_by),
+                )
+                for node in self.graph.live
+            ),
+            inputs=self.graph.inputs,
+            measured=tuple(tuple(node.input[0] for node in site.nodes) for site in self.sites),
+        )
+
+    def segment(
+        self, feeds: Sequence[str], keeps: Sequence[str], sites: Sequence[int], *, precise: bool
+    ) -> Segment:
+        # a loop asks for the same piece in every sweep
+        wanted = (tuple(feeds), tuple(keeps), tuple(sites), precise)
+        if self._latest is None or self._latest[0] != wanted:
+            self._latest = (wanted, self._made(feeds, keeps, sites, precise=precise))
+        return self._latest[1]
+
+    def _made(
+        self, feeds: Sequence[str], keeps: Sequence[str], sites: Sequence[int], *, precise: bool
+    ) -> Segment:
+        made = [name for name in keeps if name not in feeds]
+        calls = [(number, tensor) for number in sites for tensor in self.dataflow.measured[number]]
+        nodes, constants, moments = self.watching(calls, precise=precise)
+        before = self.graph.between(feeds, [*made, *(tensor for _, tensor in calls)])
+        run = self.runner(feeds, [*before, *nodes], constants, [*made, *moments])
+
+        def segment(tensors: Sequence[Any]) -> tuple[list[Any], list[PopulationMoments]]:
+            new = run(dict(zip(feeds, tensors, strict=True)))
+            known = dict(zip([*feeds, *made], [*tensors, *new[: len(made)]], strict=True))
+            return [known[name] for name in keeps], pooled(sites, calls, new[len(made) :])
+
+        return segment
+
+    def watching(
+        self, calls: Sequence[tuple[int, str]], *, precise: bool
+    ) -> tuple[list[NodeProto], list[TensorProto], list[str]]:
+        """Nodes and constants that take the moments of (site, tensor), and the names of these, three a call."""
+        nodes: list[NodeProto] = []
+        constants: list[TensorProto] = []
+        for place, (number, tensor) in enumerate(calls):
+            more, values = moment_nodes(
+                tensor, prefix_of(place), self.sites[number].channels, self.graph.opset, precise=precise
+            )
+            nodes += more
+            constants += values
+        return nodes, constants, moment_names(len(calls))
+
+    def runner(
+        self,
+        feeds: Sequence[str],
+        nodes: Sequence[NodeProto],
+        constants: Sequence[TensorProto],
+        fetches: Sequence[str],
+    ) -> Any:
+        """A function of the fed tensors, by name, that returns the fetched ones.
+
+        nodes: of the model, or others put among them with constants of their own.
+        """
+        if not fetches:
+            return lambda fed: []
+        used = {name for node in nodes for name in reads(node)}
+        inputs = [name for name in feeds if name in used]
+        statistics = [name for name in self.holders if name in used]
+        weights = [
+            t for t in self.graph.model.graph.initializer if t.name in used and t.name not in statistics
+        ]
+        kept = [node for node in nodes if not set(node.output) & set(statistics)]
+        described = [*(self.types[name] for name in inputs), *(self._statistic(name) for name in statistics)]
+        with in_words(self.path):
+            piece = session(piece_of(self.graph.model, kept, described, fetches, [*weights, *constants]))
+        dtypes = {name: helper.tensor_dtype_to_np_dtype(self.element(name)) for name in inputs}
+
+        def run(fed: Mapping[str, Any]) -> list[Any]:
+            given = {name: np.asarray(fed[name], dtypes[name]) for name in inputs}
+            given |= {name: self.graph.values(name) for name in statistics}
+            with in_words(self.path):
+                return piece.run(fetches, given)
+
+        return run
+
+    def element(self, tensor: str) -> int:
+        """ONNX's number of a tensor's type."""
+        if tensor in self.types:
+            return self.types[tensor].type.tensor_type.elem_type
+        return helper.np_dtype_to_tensor_dtype(self.graph.values(tensor).dtype)
+
+    def _statistic(self, name: str) -> ValueInfoProto:
+        values = self.graph.values(name)
+        return helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(values.dtype), values.shape
+        )
+
+
+def prefix_of(call: int) -> str:
+    return f"finetune_{call}_"
+
+
+def moment_names(calls: int) -> list[str]:
+    return [prefix_of(place) + name for place in range(calls) for name in OUTPUTS]
+
+
+def pooled(
+    sites: Sequence[int], calls: Sequence[tuple[int, str]], moments: Sequence[Any]
+) -> list[PopulationMoments]:
+    """Per site of one batch, its calls together; moments: size, mean and variance of every call in a row."""
+    triples = zip(moments[::3], moments[1::3], moments[2::3], strict=True)
+    parts = [PopulationMoments.of_batch(size / mean.size, mean, spread) for size, mean, spread in triples]
+    return [
+        PopulationMoments.pool(part for (site, _), part in zip(calls, parts, strict=True) if site == number)
+        for number in sites
+    ]

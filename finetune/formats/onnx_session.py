@@ -1,0 +1,95 @@
+"""Sessions of onnxruntime on the CPU, and what goes wrong in them in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+
+from finetune.errors import ModelError
+
+SILENT = 4
+
+
+@contextmanager
+def in_words(path: Path) -> Iterator[None]:
+    """Whatever goes wrong inside the block is a ModelError."""
+    try:
+        yield
+    except ModelError:
+        raise
+    # what a damaged file runs into is not foreseeable: any of Python's, protobuf's or onnxruntime's errors
+    except Exception as error:
+        first = next(iter(str(error).splitlines()), "")
+        raise ModelError(
+            f"{path}: damaged, or it needs what this onnxruntime {onnxruntime.__version__} does not have or was not "
+            f"fed: {type(error).__name__}: {first}"
+        ) from error
+
+
+def session(model: ModelProto | Path, *, optimised: bool = True) -> Any:
+    """model: in memory, or a file. optimised: as a server runs it, or operation by operation as the file says."""
+    options = onnxruntime.SessionOptions()
+    # errors come as exceptions; printed as well they would be there twice
+    options.log_severity_level = SILENT
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def piece_of(
+    model: ModelProto,
+    nodes: Sequence[NodeProto],
+    inputs: Sequence[ValueInfoProto],
+    outputs: Sequence[str],
+    weights: Sequence[TensorProto],
+) -> ModelProto:
+    """A model of its own with some of the nodes and weights of another, under its operator sets and functions."""
+    graph = GraphProto(
+        name="piece",
+        node=nodes,
+        initializer=weights,
+        input=inputs,
+        # without a type: onnxruntime infers it
+        output=[ValueInfoProto(name=name) for name in outputs],
+    )
+    return ModelProto(
+        ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions, graph=graph
+    )
+
+
+def inferred(model: ModelProto, names: Sequence[str]) -> dict[str, ValueInfoProto]:
+    """Types and shapes of tensors inside a model as onnxruntime infers them; nothing runs.
+
+    Raises where it lacks one of the operations.
+    """
+    exposed = ModelProto()
+    exposed.CopyFrom(model)
+    taken = {output.name for output in model.graph.output}
+    exposed.graph.output.extend(ValueInfoProto(name=name) for name in names if name not in taken)
+    return {each.name: _described(each) for each in session(exposed, optimised=False).get_outputs()}
+
+
+def _described(argument: Any) -> ValueInfoProto:
+    kind = argument.type.removeprefix("tensor(").removesuffix(")")
+    if kind not in ELEMENTS:
+        return ValueInfoProto(name=argument.name)
+    # onnxruntime says [] for a number and for a shape that is not known
+    shape = [size if isinstance(size, int) else None for size in argument.shape] or None
+    return helper.make_tensor_value_info(argument.name, ELEMENTS[kind], shape)
+
+
+SIZED = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+ELEMENTS: dict[str, int] = {
+    "float": TensorProto.FLOAT,
+    **{
+        kind: TensorProto.DataType.Value(kind.upper())
+        for kind in ("double", "float16", "bfloat16", "string", "bool", *SIZED)
+    },
+}
+"""onnxruntime's names of tensors' types -> ONNX's numbers."""

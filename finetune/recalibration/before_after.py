@@ -1,0 +1,108 @@
+"""One measurement of a deployed model: what it predicted and stored before, and what it does now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from numpy.typing import NDArray
+
+from finetune.batchnorm.measure import Measurement, measure_anew
+from finetune.batchnorm.moments import PopulationMoments, RunningStatistics
+from finetune.batchnorm.moments_file import SavedMoments
+from finetune.batchnorm.shift import Shift, shift
+from finetune.errors import ModelError
+from finetune.evaluate import score
+from finetune.recalibration.deployed_network import DeployedNetwork
+from finetune.recalibration.gate import Evidence, Labelled
+from finetune.recalibration.predictions import as_probabilities
+from finetune.recalibration.settings import Settings
+from finetune.recalibration.subject import ImageSet, Prepared, Subject
+
+
+@dataclass(frozen=True, eq=False)
+class BeforeAfter:
+    """stored: by site path, the statistics before. positions: values behind a channel for one image.
+    before, after: scores (images, classes), None where the model has none."""
+
+    subject: Subject
+    images: ImageSet
+    measurement: Measurement
+    stored: Mapping[str, RunningStatistics]
+    positions: Mapping[str, int]
+    before: NDArray | None
+    after: NDArray | None
+
+    def scores(self, outputs: NDArray | None) -> dict[str, float]:
+        """Accuracy and the other metrics of outputs on the images, by name; empty where these have no labels."""
+        labels = self.images.labels
+        probabilities = None if outputs is None else as_probabilities(outputs)
+        if labels is None or probabilities is None:
+            return {}
+        return dict(score(probabilities, labels[: len(probabilities)], probabilities.shape[1]).metrics)
+
+    @property
+    def shifts(self) -> dict[str, Shift]:
+        """By site path: how far the statistics moved."""
+        return {
+            site.path: shift(self.stored[site.path], site.statistics, site.epsilon)
+            for site in self.subject.model.sites
+        }
+
+    @property
+    def evidence(self) -> Evidence:
+        """For the gate."""
+        labels = self.images.labels
+        scored = self.before is not None and self.after is not None and labels is not None
+        return Evidence(
+            images=self.measurement.images,
+            positions=self.positions,
+            statistics={site.path: site.statistics for site in self.subject.model.sites},
+            residual=self.measurement.residual,
+            before=self.before,
+            after=self.after,
+            prior=self.measurement.prior,
+            labels=None if labels is None else labels[: self.measurement.images],
+            labelled=Labelled(self.before, self.after, labels[: len(self.after)]) if scored else None,  # type: ignore[arg-type,index]
+        )
+
+
+def measure_subject(
+    subject: Subject,
+    images: ImageSet,
+    reference: SavedMoments | None,
+    settings: Settings,
+    warn: Callable[[str], None],
+    watch: Callable[[float], None],
+) -> BeforeAfter:
+    """Put statistics measured on the images in force, in memory alone. Raises ModelError where that cannot be."""
+    batches = subject.batches(images, settings.batch_size)
+    network, sites = DeployedNetwork(subject.model), subject.model.sites
+    stored = {site.path: site.statistics for site in sites}
+    try:
+        positions = _positions(first_moments(network, batches), sites)
+        before = subject.predict(batches)
+        measurement = measure_anew(
+            network,
+            lambda: batches,
+            method=settings.method,
+            prior=settings.prior,
+            reference=reference.moments if reference else None,
+            memory=settings.memory,
+            warn=warn,
+            watch=watch,
+        )
+        after = subject.predict(batches)
+    except ValueError as error:
+        raise ModelError(f"{subject.address}: {error}") from error
+    return BeforeAfter(subject, images, measurement, stored, positions, before, after)
+
+
+def first_moments(network: DeployedNetwork, batches: Prepared) -> tuple[list[PopulationMoments], int]:
+    """What each site sees of the first batch, and how many images that is. Raises ValueError where there is none."""
+    return network.input_moments(batch for batch, _ in zip(batches, range(1), strict=False))
+
+
+def _positions(measured: tuple[list[PopulationMoments], int], sites: Sequence) -> dict[str, int]:
+    moments, images = measured
+    return {site.path: round(m.count / images) for site, m in zip(sites, moments, strict=True)}
