@@ -18,6 +18,14 @@ def model():
     return functional_net()
 
 
+@pytest.fixture(scope="session")
+def service():
+    """A classifier of four sites that was really trained, at 15 s; whoever changes it gives it back."""
+    from tests.trained_service import Service
+
+    return Service()
+
+
 @pytest.fixture
 def sites(model):
     from finetune.batchnorm.sites import find_sites

@@ -13,20 +13,16 @@ import numpy as np
 
 from finetune.batchnorm.matching import matched_affine
 from finetune.batchnorm.moments import PopulationMoments, RunningStatistics
-from finetune.batchnorm.moments_file import REFERENCE, SavedMoments, load
+from finetune.batchnorm.moments_file import SavedMoments, load
 from finetune.batchnorm.naming import some
 from finetune.batchnorm.shift import distance
 from finetune.batchnorm.targets import MeasuredSite, Reference
 from finetune.errors import ModelError
 from finetune.formats.deployed import DeployedSite
+from finetune.recalibration.companions import reference_file
 
 APART = 0.5
 """Standard deviations between stored and population statistics beyond which plain recalibration ruins a model."""
-
-
-def reference_file(model: Path) -> Path:
-    """Where it lies: inside a SavedModel, beside a model file."""
-    return model / "assets.extra" / REFERENCE if model.is_dir() else model.parent / REFERENCE
 
 
 def carried(model: Path, sites: Sequence[DeployedSite]) -> SavedMoments | None:
