@@ -16,14 +16,8 @@ from finetune.errors import GateError, ModelError
 from finetune.progress import Progress
 from finetune.provenance import versions
 from finetune.recalibration.before_after import BeforeAfter, first_moments, measure_subject
-from finetune.recalibration.carried_reference import (
-    APART,
-    apart,
-    as_stored,
-    carried,
-    carried_on,
-    reference_file,
-)
+from finetune.recalibration.carried_reference import APART, apart, as_stored, carried, carried_on
+from finetune.recalibration.companions import reference_file
 from finetune.recalibration.deployed_network import DeployedNetwork
 from finetune.recalibration.gate import Verdict, judge
 from finetune.recalibration.lineage import Images, Judgement, Lineage, Parent, read_provenance, write_lineage

@@ -41,8 +41,9 @@ class TFNetwork:
 
     nodes: in an order in which they can run; control edges count for nothing, so that nothing is ever assigned.
     library: functions that nodes call. inputs: names of the tensors that are fed. captures: name of a tensor that
-    stands for something outside of the graph -> that thing: a variable's handle, or a variable for its value. statistics: name of the tensor
-    that stands for a running mean or variance -> its site. Sites are counted from 0 as `calls` count them.
+    stands for something outside of the graph -> that thing: a variable's handle, or a variable for its value.
+    statistics: name of the tensor that stands for a running mean or variance -> its site. Sites are counted from 0
+    as `calls` count them.
     """
 
     nodes: Sequence[tf.compat.v1.NodeDef]

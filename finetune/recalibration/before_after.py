@@ -11,7 +11,7 @@ from finetune.batchnorm.measure import Measurement, measure_anew
 from finetune.batchnorm.moments import PopulationMoments, RunningStatistics
 from finetune.batchnorm.moments_file import SavedMoments
 from finetune.batchnorm.shift import Shift, shift
-from finetune.errors import ModelError
+from finetune.errors import FinetuneError, ModelError
 from finetune.evaluate import score
 from finetune.recalibration.deployed_network import DeployedNetwork
 from finetune.recalibration.gate import Evidence, Labelled
@@ -93,8 +93,12 @@ def measure_subject(
             watch=watch,
         )
         after = subject.predict(batches)
-    except ValueError as error:
-        raise ModelError(f"{subject.address}: {error}") from error
+    except FinetuneError:
+        raise
+    # a stranger's graph fails in any of TensorFlow's and onnxruntime's ways, and nothing was written yet
+    except Exception as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(f"{subject.address}: cannot be measured: {first}") from error
     return BeforeAfter(subject, images, measurement, stored, positions, before, after)
 
 

@@ -54,16 +54,19 @@ def test_a_damaged_copy_is_refused_or_means_what_tensorflow_makes_of_it(made, tm
     damage(folder, seed // 2)
     before = hashes(folder)
     images = photographs(4)
+    refused = ""
     try:
         model = open_saved_model(folder)
         outputs = model.predict({each.name: images for each in model.inputs})
         model.write(tmp_path / "copy")
     except ModelError as refusal:
-        assert str(folder) in str(refusal)
-        assert not (tmp_path / "copy").exists()
-    else:
-        loaded = tf.saved_model.load(str(folder)).signatures["serving_default"]
-        wanted = loaded(**{each.name: tf.constant(images) for each in model.inputs})
-        for key, value in outputs.items():
-            np.testing.assert_allclose(value, wanted[key].numpy(), rtol=0, atol=1e-5)
+        refused = str(refusal)
     assert hashes(folder) == before
+    if refused:
+        assert str(folder) in refused
+        assert not (tmp_path / "copy").exists()
+        return
+    loaded = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    wanted = loaded(**{each.name: tf.constant(images) for each in model.inputs})
+    for key, value in outputs.items():
+        np.testing.assert_allclose(value, wanted[key].numpy(), rtol=0, atol=1e-5)
