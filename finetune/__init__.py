@@ -1,5 +1,34 @@
 """Fine-tune pretrained vision networks with the BatchNorm decision explicit, proven and repairable.
 
-Importing this package imports neither TensorFlow nor Keras: `finetune --help` and `finetune check`
-have to answer at once.
+import finetune
+
+finetune.recalibrate("models/shirts", finetune.ImageSource(folder="today"))
+finetune.drift("models/shirts", finetune.ImageSource(folder="today")).overall
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+HOMES = {
+    "recalibrate": "finetune.recalibration_run",
+    "drift": "finetune.drift_run",
+    "ImageSource": "finetune.recalibration.settings",
+    "Settings": "finetune.recalibration.settings",
+    "history": "finetune.recalibration.history",
+    "rollback": "finetune.recalibration.history",
+}
+"""Where the names of the Python interface are at home: imported when asked for, since TensorFlow takes seconds."""
+
+__all__ = ["ImageSource", "Settings", "drift", "history", "recalibrate", "rollback"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module 'finetune' has no attribute {name!r}")
+    return getattr(importlib.import_module(HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *HOMES})

@@ -13,12 +13,12 @@ from finetune.batchnorm.measure import measure
 from finetune.batchnorm.moments_file import REFERENCE, SavedMoments, load
 from finetune.batchnorm.population import input_moments
 from finetune.batchnorm.shift import shift
-from finetune.drift import drift
+from finetune.drift_run import drift
 from finetune.errors import DataError, GateError, ModelError
 from finetune.export import export
-from finetune.recalibrate import recalibrate
 from finetune.recalibration.history import history, rollback
 from finetune.recalibration.settings import ImageSource, Settings
+from finetune.recalibration_run import recalibrate
 from tests.trained_service import CALIBRATION, SIZE, TEST
 
 CLASSES = [f"class_{number}" for number in range(10)]

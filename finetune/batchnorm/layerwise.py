@@ -73,14 +73,16 @@ def layerwise(
     Raises ValueError where there is no image and where a site that feeds itself does not come to rest.
     """
     stages = plan(network.dataflow)
-    budget, images = Budget(memory), 0
-    source: Iterator[list[Any]] = (_fed(batch) for batch in batches)
+    budget, counted, images = Budget(memory), _Counted(batches), 0
+    source: Iterator[list[Any]] = iter(counted)
     kept = Activations(budget)
     try:
         for number, stage in enumerate(stages):
             work = _Work(network, stage, epsilons, precise, combine)
             kept = Activations(budget)
-            images, moments = work.advance(source, kept)
+            own = work.advance(source, kept)
+            moments = combine(own)
+            images = of_all_workers(counted.images, own, moments)
             for site, measured in zip(stage.sites, work.exact(moments, kept), strict=True):
                 settle(site, measured, images)
             for loop in stage.loops:
@@ -97,8 +99,20 @@ def loops(network: Network) -> list[int]:
     return [site for stage in plan(network.dataflow) for loop in stage.loops for site in loop]
 
 
-def _fed(batch: Any) -> list[Any]:
-    return list(batch) if isinstance(batch, tuple | list) else [batch]
+@dataclass(eq=False)
+class _Counted:
+    """The inputs, a list a batch, counting images as they go by: further in, a tensor's first axis may be another."""
+
+    batches: Iterable[Any]
+    images: int = 0
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for batch in self.batches:
+            inputs = list(batch) if isinstance(batch, tuple | list) else [batch]
+            self.images += int(inputs[0].shape[0])
+            yield inputs
+        if not self.images:
+            raise ValueError("no image was measured: the calibration set is empty")
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,23 +125,16 @@ class _Work:
     precise: bool
     combine: Combine
 
-    def advance(
-        self, source: Iterator[list[Any]], kept: Activations
-    ) -> tuple[int, Sequence[PopulationMoments]]:
-        """Run all batches up to the next cut: how many images, and the moments of the stage's sites."""
-        stage, images = self.stage, 0
+    def advance(self, source: Iterator[list[Any]], kept: Activations) -> list[PopulationMoments]:
+        """Run all batches up to the next cut: the moments of the stage's sites on this worker's images."""
+        stage = self.stage
         segment = self.network.segment(stage.feeds, stage.keeps, stage.sites, precise=self.precise)
         pools: list[list[PopulationMoments]] = [[] for _ in stage.sites]
         for tensors in source:
-            images += int(tensors[0].shape[0])
             keep, moments = segment(tensors)
             kept.put(keep)
             _pool(pools, moments)
-        if not images:
-            raise ValueError("no image was measured: the calibration set is empty")
-        own = [pool for (pool,) in pools]
-        pooled = self.combine(own)
-        return of_all_workers(images, own, pooled), pooled
+        return [pool for (pool,) in pools]
 
     def measure(
         self, sites: Sequence[int], kept: Activations, *, precise: bool

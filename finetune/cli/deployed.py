@@ -105,8 +105,8 @@ def recalibrate(
     progress.phase("importing TensorFlow")
     import_quietly()
     from finetune.cli.deployed_summary import plain_values, recalibrated_lines
-    from finetune.recalibrate import recalibrate as carry_out
     from finetune.recalibration.settings import Settings
+    from finetune.recalibration_run import recalibrate as carry_out
 
     settings = Settings(
         method=_one_of("--method", method, ("layerwise", "one_pass")),
@@ -161,7 +161,7 @@ def drift(
     progress.phase("importing TensorFlow")
     import_quietly()
     from finetune.cli.deployed_summary import drift_lines, drift_values
-    from finetune.drift import drift as measure
+    from finetune.drift_run import drift as measure
     from finetune.recalibration.settings import Settings
 
     settings = Settings(samples=samples, seed=seed, told=told, signature=signature, trust=trust)

@@ -9,8 +9,8 @@ from typing import Any
 
 from finetune.batchnorm.shift import Shift
 from finetune.cli.profile import profile
-from finetune.drift import Drift
-from finetune.recalibrate import Recalibrated
+from finetune.drift_run import Drift
+from finetune.recalibration_run import Recalibrated
 
 
 def recalibrated_lines(done: Recalibrated) -> list[str]:

@@ -32,10 +32,17 @@ class InputSpec:
 class DeployedSite(Protocol):
     """One BN site of a file. path: a name that a person finds in the model. calls: how often one inference runs it."""
 
-    path: str
-    channels: int
-    epsilon: float
-    calls: int
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def epsilon(self) -> float: ...
+
+    @property
+    def calls(self) -> int: ...
 
     @property
     def statistics(self) -> RunningStatistics:

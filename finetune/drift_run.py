@@ -42,7 +42,7 @@ class Drift:
 def drift(
     model: str, images: ImageSource, settings: Settings | None = None, progress: Progress | None = None
 ) -> Drift:
-    """Measure it on images of today. Raises ModelError and DataError as `finetune.recalibrate.recalibrate` does."""
+    """Measure it on images of today. Raises what `finetune.recalibrate` raises for them."""
     settings, progress = settings or Settings(), progress or Progress()
     subject = open_subject(model, settings)
     progress.phase(str(subject.wanted))
