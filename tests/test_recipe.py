@@ -15,8 +15,8 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 SHIPPED = sorted(RECIPES.glob("*.yaml"))
 
 
-def test_five_recipes_are_shipped():
-    assert len(SHIPPED) == 5
+def test_eight_recipes_are_shipped():
+    assert len(SHIPPED) == 8
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -35,7 +35,7 @@ def test_a_shipped_recipe_says_what_it_is_how_to_run_it_and_what_came_out(path):
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_recipe_is_named_after_its_policy(path):
-    assert load_recipe(path).batchnorm.policy in path.stem.split("_")
+    assert load_recipe(path).policy.policy in path.stem.split("_")
 
 
 @given(

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from finetune.cli import catalogue, deployed, evaluating, recipes, running, viewing
+from finetune.cli import catalogue, deployed, evaluating, recipes, running, versions, viewing
 from finetune.errors import FinetuneError, InputError
 
 EPILOG = """\b
@@ -40,8 +40,8 @@ app.command()(recipes.schema)
 app.command()(evaluating.evaluate)
 app.command()(deployed.recalibrate)
 app.command()(deployed.drift)
-app.command()(deployed.history)
-app.command()(deployed.rollback)
+app.command()(versions.history)
+app.command()(versions.rollback)
 app.command()(viewing.ui)
 
 

@@ -1,4 +1,4 @@
-"""`finetune recalibrate`, `finetune drift`, `finetune history` and `finetune rollback`: models in service."""
+"""`finetune recalibrate` and `finetune drift`: models in service, files or registered in MLflow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune.cli.options import AsJson
+from finetune.cli.options import AsJson, TrackingUri
 from finetune.cli.quiet import import_quietly
 from finetune.cli.watching import progress_for
 
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 Model = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="A SavedModel, .keras, .h5 or .onnx file, or a folder of numbered versions."
+        metavar="MODEL",
+        help="A SavedModel, .keras, .h5 or .onnx file, a folder of numbered versions, "
+        "or in MLflow models:/NAME@ALIAS or runs:/ID/MODEL.",
     ),
 ]
-Place = Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="A folder of numbered versions.")]
 Folder = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Pictures of today.")]
 OfRecipe = Annotated[
     Path | None, typer.Option("--recipe", metavar="RECIPE", help="Its calibration images instead.")
@@ -77,6 +78,14 @@ def recalibrate(
         str | None, typer.Option(metavar="REASON", help="Publish against the gate; recorded.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and judge, publish nothing.")] = False,
+    promote: Annotated[
+        bool, typer.Option("--promote", help="In MLflow: let the alias serve the new version.")
+    ] = False,
+    alias: Annotated[
+        str | None,
+        typer.Option(metavar="ALIAS", help="That --promote moves; MODEL's own, else champion, if left out."),
+    ] = None,
+    tracking_uri: TrackingUri = None,
     image_size: ImageSize = None,
     scale: Scale = None,
     channel_order: Order = None,
@@ -95,8 +104,13 @@ def recalibrate(
     finetune recalibrate models/shirts --images today/
     finetune recalibrate model.onnx --images today/ --out models/shirts --scale imagenet
     finetune recalibrate models/shirts --images checked/ --labelled --dry-run --json
+    finetune recalibrate models:/shirts@champion --images today/ --promote
     """
     from finetune.cli.sizes import bytes_in
+    from finetune.tracking.address import is_address
+
+    registered = is_address(model)
+    _refuse_elsewhere(registered, out, promote, alias, tracking_uri)
 
     source = _source(images, recipe, tfds)
     budget = bytes_in(memory)
@@ -104,9 +118,10 @@ def recalibrate(
     progress = progress_for(quiet)
     progress.phase("importing TensorFlow")
     import_quietly()
-    from finetune.cli.deployed_summary import plain_values, recalibrated_lines
+    from finetune.cli import deployed_summary, registered_summary
     from finetune.recalibration.settings import Settings
-    from finetune.recalibration_run import recalibrate as carry_out
+    from finetune.recalibration_run import recalibrate as publish
+    from finetune.registered_run import recalibrate as register
 
     settings = Settings(
         method=_one_of("--method", method, ("layerwise", "one_pass")),
@@ -124,8 +139,25 @@ def recalibrate(
         signature=signature,
         trust=trust,
     )
-    done = carry_out(model, source, out, settings, progress=progress, dry=dry_run)
-    typer.echo(json.dumps(plain_values(done), indent=2) if as_json else "\n".join(recalibrated_lines(done)))
+    if registered:
+        said = registered_summary.registered(
+            register(
+                model,
+                source,
+                settings,
+                store=tracking_uri,
+                promote=promote,
+                alias=alias,
+                progress=progress,
+                dry=dry_run,
+            ),
+            as_json,
+        )
+    else:
+        said = deployed_summary.recalibrated(
+            publish(model, source, out, settings, progress=progress, dry=dry_run), as_json
+        )
+    typer.echo(said)
 
 
 def drift(
@@ -144,17 +176,22 @@ def drift(
     layout: Layout = None,
     signature: Signature = None,
     trust: Trust = False,
+    tracking_uri: TrackingUri = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """How far what a deployed model sees has moved. Changes nothing.
 
-    Exit code 3: further than --threshold, in standard deviations.
+    Exit code 3: further than --threshold, in standard deviations. Logged to MLflow, as a time series
+    of the model in the experiment "drift", where MODEL is there or --tracking-uri is given.
 
     \b
     finetune drift models/shirts --images today/
     finetune drift models/shirts --images today/ --threshold 0.3 --json
+    finetune drift models:/shirts@champion --images today/ --threshold 0.3
     """
+    from finetune.tracking.address import is_address
+
     source = _source(images, recipe, tfds)
     told = _told(image_size, scale, channel_order, layout)
     progress = progress_for(quiet)
@@ -162,10 +199,14 @@ def drift(
     import_quietly()
     from finetune.cli.deployed_summary import drift_lines, drift_values
     from finetune.drift_run import drift as measure
+    from finetune.drift_series import drift as measure_and_log
     from finetune.recalibration.settings import Settings
 
     settings = Settings(samples=samples, seed=seed, told=told, signature=signature, trust=trust)
-    found = measure(model, source, settings, progress)
+    if is_address(model) or tracking_uri is not None:
+        found = measure_and_log(model, source, settings, progress, store=tracking_uri)
+    else:
+        found = measure(model, source, settings, progress)
     typer.echo(
         json.dumps(drift_values(found, threshold), indent=2)
         if as_json
@@ -175,42 +216,26 @@ def drift(
         raise typer.Exit(3)
 
 
-def history(place: Place, as_json: AsJson = False) -> None:
-    """Every version of a deployed model, and how it came to be.
-
-    \b
-    finetune history models/shirts
-    """
-    from finetune.recalibration.history import history as versions_of
-
-    found = versions_of(place)
-    if as_json:
-        rows = [
-            {
-                "version": each.number,
-                "lineage": each.lineage and each.lineage.model_dump(mode="json"),
-                "problem": each.problem,
-            }
-            for each in found
-        ]
-        typer.echo(json.dumps(rows, indent=2))
-        return
-    for number, each in enumerate(found):
-        typer.echo(f"{each.number:>4}  {each.story}{'  (served)' if number == 0 else ''}")
-
-
-def rollback(
-    place: Place,
-    reason: Annotated[str, typer.Option(metavar="WORDS", help="Recorded with the new version.")] = "",
+def _refuse_elsewhere(
+    registered: bool, out: Path | None, promote: bool, alias: str | None, tracking_uri: str | None
 ) -> None:
-    """Publish what was served before, as the newest version. Deletes nothing.
+    """What belongs to the other kind of model is refused rather than passed over. Raises InputError."""
+    from finetune.errors import InputError
 
-    \b
-    finetune rollback models/shirts --reason "worse on the night shift"
-    """
-    from finetune.recalibration.history import rollback as go_back
-
-    typer.echo(f"{go_back(place, reason)}: serves what was served before")
+    of_files = {"--out": out is not None}
+    of_mlflow = {
+        "--promote": promote,
+        "--alias": alias is not None,
+        "--tracking-uri": tracking_uri is not None,
+    }
+    wrong, kind = (of_files, "a file or a folder") if registered else (of_mlflow, "a model in MLflow")
+    problems = [
+        f"{option}: expected MODEL to be {kind} with this option" for option, given in wrong.items() if given
+    ]
+    if alias is not None and not promote:
+        problems.append("--alias: says which alias --promote moves; give --promote too")
+    if problems:
+        raise InputError(problems)
 
 
 def _source(images: Path | None, recipe: Path | None, tfds: str | None) -> ImageSource:

@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from finetune.batchnorm.shift import Shift
 from finetune.cli.profile import profile
-from finetune.drift_run import Drift
-from finetune.recalibration_run import Recalibrated
+
+if TYPE_CHECKING:
+    from finetune.batchnorm.shift import Shift
+    from finetune.drift_run import Drift
+    from finetune.recalibration_run import Recalibrated
+
+
+def recalibrated(done: Recalibrated, as_json: bool) -> str:
+    """What the command writes."""
+    return json.dumps(plain_values(done), indent=2) if as_json else "\n".join(recalibrated_lines(done))
 
 
 def recalibrated_lines(done: Recalibrated) -> list[str]:
     """What was measured, what the gate says, where it lies and what to type next."""
+    rows = [*measured_rows(done), ("version", [published(done)])]
+    if done.version is not None:
+        place = done.version.parent
+        rows.append(("next", [f"finetune history {place}", f"finetune rollback {place}"]))
+    return aligned(rows)
+
+
+def measured_rows(done: Recalibrated) -> list[tuple[str, list[str]]]:
+    """Wherever it is published."""
     measured = done.measurement
     checks = [f"{'✓' if check.passed else '✗'} {check.name}: {check.detail}" for check in done.verdict.checks]
     how = f"{measured.kind} statistics of {measured.images} images, {measured.method}"
-    rows = [
+    return [
         ("model", [f"{done.address}, {done.format}"]),
         ("measured", [how + (f", prior {measured.prior:g}" if measured.prior else "")]),
         ("shift", shift_lines(done.shifts)),
         ("gate", [*checks, *(["passed over by force"] if done.forced else [])]),
         ("notes", list(done.notes)),
-        ("version", [published(done)]),
     ]
-    if done.version is not None:
-        place = done.version.parent
-        rows.append(("next", [f"finetune history {place}", f"finetune rollback {place}"]))
-    return aligned(rows)
 
 
 def published(done: Recalibrated) -> str:

@@ -96,8 +96,9 @@ def test_every_command_has_an_example_in_its_help(finetune, command):
     assert f"\n  finetune {command}" in finetune(command, "--help").out
 
 
-def test_there_are_seven_commands():
-    assert set(COMMANDS) == {"run", "check", "show", "list", "schema", "evaluate", "ui"}
+def test_there_are_eleven_commands():
+    training = {"run", "check", "show", "list", "schema", "evaluate", "ui"}
+    assert set(COMMANDS) == training | {"recalibrate", "drift", "history", "rollback"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
