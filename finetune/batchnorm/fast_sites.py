@@ -1,0 +1,82 @@
+"""Sites that train faster and compute the same: borrowed calls around the compile and fit of one stage.
+
+A site in batch mode runs the fused kernel, one in running mode a single multiply-add. Nothing of it is saved:
+configuration and variables stay those of the plain Keras layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+from keras import ops
+from keras.layers import BatchNormalization
+
+from finetune.batchnorm.kernel import fusible, normalise_with_batch
+from finetune.batchnorm.sites import BNSite, SiteCall, replaced_calls
+
+
+@contextmanager
+def fast_sites(model: keras.Model, sites: Sequence[BNSite]) -> Iterator[None]:
+    """Inside the block the sites of `model` run faster; outputs, gradients and running statistics are Keras'.
+
+    Compile and fit inside it. What a site normalises with is read where Keras reads it, off `layer.trainable`
+    and the `training` flag at tracing time, so whatever a policy prepared holds. Calls that the fused kernel
+    does not know (another backend, channels not last, float64, masks, renorm, batch moments synchronised over
+    replicas, subclasses of BatchNormalization) stay Keras' own. Afterwards the functions that `fit`, `evaluate`
+    and `predict` cached are dropped, since they would keep the borrowed calls; the next use traces them anew.
+    """
+    layers = [site.layer for site in sites if site.built and _plain(site.layer)]
+    try:
+        with replaced_calls(layers, _fast_call):
+            yield
+    finally:
+        model.train_function = model.test_function = model.predict_function = None
+
+
+def _plain(layer: BatchNormalization) -> bool:
+    # renorm came to Keras in 3.14; a subclass may compute anything
+    return type(layer) is BatchNormalization and not getattr(layer, "renorm", False)
+
+
+def _fast_call(layer: BatchNormalization, original: SiteCall) -> SiteCall:
+    def call(inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        if mask is not None or not fusible(inputs, layer.axis):
+            return original(inputs, training=training, mask=mask)
+        if not (training and layer.trainable):
+            return _with_running(layer, inputs)
+        if _synchronised(layer):
+            return original(inputs, training=training, mask=mask)
+        return _with_batch(layer, inputs)
+
+    return call
+
+
+def _synchronised(layer: BatchNormalization) -> bool:
+    """Whether the moments are those of all replicas together; TensorFlow only."""
+    if not layer.synchronized:
+        return False
+    import tensorflow as tf
+
+    return bool(tf.distribute.has_strategy())
+
+
+def _with_batch(layer: BatchNormalization, inputs: Any) -> Any:
+    outputs, mean, variance = normalise_with_batch(inputs, layer.gamma, layer.beta, layer.epsilon)
+    for moving, batch in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
+        kept = ops.cast(moving, batch.dtype) * layer.momentum
+        moving.assign(kept + batch * (1.0 - layer.momentum))
+    return ops.cast(outputs, layer.compute_dtype)
+
+
+def _with_running(layer: BatchNormalization, inputs: Any) -> Any:
+    dtype = keras.backend.result_type(inputs.dtype, "float32")
+    scale = ops.rsqrt(ops.cast(layer.moving_variance, dtype) + layer.epsilon)
+    if layer.gamma is not None:
+        scale = scale * ops.cast(layer.gamma, dtype)
+    offset = -ops.cast(layer.moving_mean, dtype) * scale
+    if layer.beta is not None:
+        offset = offset + ops.cast(layer.beta, dtype)
+    return ops.cast(ops.cast(inputs, dtype) * scale + offset, layer.compute_dtype)
