@@ -53,6 +53,13 @@ class Stage(Component):
         description="share of the old value in a moving average of the weights, step by step; the stage ends with the"
         " average, under running statistics measured for it, if its validation loss is not higher",
     )
+    cache_features: Literal["auto", "memory", "disk", "off"] = Field(
+        "auto",
+        description="where train: head keeps what the backbone hands on, computed once; auto is memory where it fits",
+    )
+    cached_views: int | None = Field(
+        None, ge=1, description="under data.augment: how many random draws of every image train: head keeps"
+    )
 
     @model_validator(mode="after")
     def _momentum_has_a_user(self) -> Self:
@@ -61,5 +68,21 @@ class Stage(Component):
                 "unused_key",
                 "only optimizer sgd has a momentum, not {optimizer}; leave it out",
                 {"at": ("momentum",), "optimizer": self.optimizer},
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_cache_has_a_user(self) -> Self:
+        if self.cached_views is not None and (self.train != "head" or self.cache_features == "off"):
+            raise PydanticCustomError(
+                "unused_key",
+                "features are kept only under train: head, where cache_features is not off; leave it out",
+                {"at": ("cached_views",)},
+            )
+        if self.cache_features not in ("auto", "off") and self.train != "head":
+            raise PydanticCustomError(
+                "unused_key",
+                "features are kept only under train: head; leave it out",
+                {"at": ("cache_features",)},
             )
         return self

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import keras
 
 from finetune.averaging import keep_if_no_worse, put_average
+from finetune.batchnorm.fast_sites import fast_sites
 from finetune.batchnorm.sites import BNSite
 from finetune.callbacks import BestWeights, DivergenceWatch, EpochLog
 from finetune.errors import DivergedError
+from finetune.feature_cache import ImageSource, NotCacheable, cached_head_stage
 from finetune.optimizer import optimizer_for
 from finetune.policies.base import Images, Policy
 from finetune.progress import Progress
@@ -30,7 +32,8 @@ KNOWS_SOMETHING, GUESSES = 0.8, 0.95
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """Batched data for the trainer. steps: training batches an epoch; classes: how many there are."""
+    """Batched data for the trainer. steps: training batches an epoch; classes: how many there are.
+    images: what the batches are made from, for stages that compute their features once; None computes them anew."""
 
     training: tf.data.Dataset
     validation: tf.data.Dataset
@@ -39,6 +42,7 @@ class Material:
     classes: int
     class_weights: Mapping[int, float] | None
     calibration: Images
+    images: ImageSource | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +78,11 @@ def fit_stage(
     """
     trained = choose_trained(trainee, stage.train)
     policy.prepare(trainee.sites, trained=trained, steps_per_epoch=material.steps)
-    compile_stage(trainee.model, stage, material.steps)
     part = range(stage.epochs if epochs is None else epochs)
-    loss = _fit(trainee.model, stage, title, material, progress, log, before, part)
+    with fast_sites(trainee.model, trainee.sites):
+        compile_stage(trainee.model, stage, material.steps)
+        model, fed = _without_backbone(trainee, stage, title, material, progress)
+        loss = _fit(model, stage, title, fed, progress, log, before, part)
     return _averaged(trainee, policy, stage, title, material, FitOutcome(trained, loss), part)
 
 
@@ -101,10 +107,12 @@ def fit_frozen_epochs(
     optimizer = trainee.model.optimizer
     # epochs that early stopping left out count for the schedule
     optimizer.iterations.assign(part.start * material.steps)
-    _compile(trainee.model, optimizer)
     last = "the last" if len(part) == 1 else f"the last {len(part)}"
     title = f"{title}, {last} with running statistics that stay"
-    loss = _fit(trainee.model, stage, title, material, progress, log, before, part)
+    with fast_sites(trainee.model, trainee.sites):
+        _compile(trainee.model, optimizer)
+        model, fed = _without_backbone(trainee, stage, title, material, progress)
+        loss = _fit(model, stage, title, fed, progress, log, before, part)
     return _averaged(trainee, policy, stage, title, material, FitOutcome(trained, loss), part)
 
 
@@ -112,6 +120,30 @@ def following_epochs(policy: Policy, stages: Sequence[Stage], number: int) -> in
     """How many epochs of a stage come before those that the policy freezes; number counts from 0."""
     last = number == len(stages) - 1
     return stages[number].epochs - (policy.frozen_epochs if last else 0)
+
+
+def _without_backbone(
+    trainee: Trainee, stage: Stage, title: str, material: Material, progress: Progress
+) -> tuple[keras.Model, Material]:
+    """The compiled head and the features of the images, where nothing else of the compiled model trains;
+    the model and the images themselves where they cannot be kept."""
+    if stage.train != "head" or stage.cache_features == "off" or material.images is None:
+        return trainee.model, material
+    try:
+        cached = cached_head_stage(
+            trainee.model,
+            trainee.backbone,
+            material.images,
+            stage.cache_features,
+            stage.cached_views,
+            progress=progress,
+        )
+    except NotCacheable as reason:
+        progress.note(f"{title}: every epoch runs the backbone: {reason}")
+        return trainee.model, material
+    # the model's own optimizer: what comes after the training asks the model for it
+    _compile(cached.head, trainee.model.optimizer)
+    return cached.head, replace(material, training=cached.training, validation=cached.validation)
 
 
 def _fit(

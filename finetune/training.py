@@ -16,6 +16,7 @@ from finetune.datasets.base import Splits
 from finetune.datasets.batches import class_weights, evaluation_batches, images_only, training_batches
 from finetune.describe import finish_in_words, mean_shift, shifts_since, stage_in_words
 from finetune.errors import DivergedError
+from finetune.feature_cache import ImageSource
 from finetune.policies.base import Finish, Images
 from finetune.progress import Progress
 from finetune.recipe import Recipe
@@ -162,6 +163,7 @@ def material_of(running: Running) -> Material:
         classes=classes,
         class_weights=class_weights(splits.train, classes) if balanced else None,
         calibration=calibration_of(running),
+        images=ImageSource(splits, recipe.data, recipe.seed, EVALUATION_BATCH),
     )
 
 

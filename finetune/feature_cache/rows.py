@@ -1,0 +1,59 @@
+"""Images through the still part of a model, once: one row an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from finetune.errors import DataError
+from finetune.feature_cache.cut import refuse_other_features_in_training
+
+Rows = NDArray[np.void]
+"""Records of "features", float32 (...), and "label", int32.
+
+float32 also where the network computes in half precision: it holds every value of those, and the head casts it
+back to what it was.
+"""
+
+
+def row_of(features: keras.Model) -> np.dtype[np.void]:
+    """What one image takes."""
+    return np.dtype([("features", np.float32, tuple(features.output.shape[1:])), ("label", np.int32)])
+
+
+def compute_rows(
+    features: keras.Model, batches: tf.data.Dataset, count: int, passes: int = 1
+) -> Iterator[Rows]:
+    """Batches of rows in the order of the images, in inference mode.
+
+    batches: (images (batch, size, size, 3), labels (batch,)), read `passes` times. Raises DataError where a
+    pass gives another number of images than `count`, NotCacheable where training mode gives other features.
+    """
+    row, forward = row_of(features), _compiled(features)
+    for one in range(passes):
+        seen = 0
+        for images, labels in batches:
+            if not one and not seen:
+                refuse_other_features_in_training(features, tf.cast(images[:2], tf.float32))
+            rows = np.empty(len(labels), row)
+            rows["features"], rows["label"] = forward(images), labels
+            seen += len(rows)
+            yield rows
+        if seen != count:
+            raise DataError(f"a split of {count} images gave {seen} while its features were computed")
+
+
+def _compiled(features: keras.Model) -> Callable[[Any], Any]:
+    """Traced once for batches of any size, where `predict` would trace anew for the last one."""
+    images = tf.TensorSpec([None, *features.input.shape[1:]], tf.float32)
+
+    def forward(images: tf.Tensor) -> tf.Tensor:
+        return tf.cast(features(images, training=False), tf.float32)
+
+    graph = tf.function(forward, input_signature=[images], autograph=False)
+    return lambda batch: graph(tf.cast(batch, tf.float32))
