@@ -94,7 +94,7 @@ def carry_out(
         notes.append(words)
         progress.note(words)
 
-    progress.phase(f"{subject.path}: {subject.model.format}, {len(subject.model.sites)} BN sites")
+    progress.phase(f"{subject.address}: {subject.model.format}, {len(subject.model.sites)} BN sites")
     progress.phase(str(subject.wanted))
     images = subject.open_images(source, settings)
     for words in (*images.notes, *unused(subject)):

@@ -3,7 +3,8 @@
 All sides alternate in one process: the same network from the same weights, the same images, SGD with momentum,
 everything but what the policy fixes trains. PyTorch runs its eager loop in channels-last layout and is left out
 where it is not installed; before anything is timed its outputs are compared with Keras'. The first round of every
-side traces and warms up and is not counted.
+side traces and warms up and is not counted. TensorFlow runs with oneDNN unless TF_ENABLE_ONEDNN_OPTS=0 is set: it
+leaves it off on processors without AVX-512, where the gradients of its own convolutions then take most of the time.
 
     uv run --with torch==2.13.0 python scripts/bench_training.py --rounds 7
 """
@@ -20,6 +21,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median
 from typing import Any
+
+# read when TensorFlow is imported
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import keras
 import numpy as np
@@ -62,7 +66,8 @@ def machine() -> str:
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as lines:
             name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
-    versions = f"Keras {keras.__version__}, TensorFlow {tf.__version__}"
+    onednn = "with" if os.environ["TF_ENABLE_ONEDNN_OPTS"] == "1" else "without"
+    versions = f"Keras {keras.__version__}, TensorFlow {tf.__version__} {onednn} oneDNN"
     if TORCH:
         from torch_resnet50 import version
 

@@ -16,7 +16,8 @@ LAYERS = [
     {"assemble", "optimizer", "callbacks", "trained_part", "averaging", "train", "outlook"}
     | {"evaluate", "export", "describe", "provenance", "recalibration"},
     {"tracking", "report"},
-    {"training", "run", "evaluation_run", "recalibration_run", "drift_run"},
+    {"training", "run", "evaluation_run", "recalibration_run", "drift_run"}
+    | {"registered_run", "drift_series"},
     {"cli"},
 ]
 """From the bottom up: a module imports from its own layer's package or from layers below, never above."""

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from finetune.cli import catalogue, deployed, evaluating, recipes, running, versions, viewing
+from finetune.cli import catalogue, deployed, drifting, evaluating, recipes, running, versions, viewing
 from finetune.errors import FinetuneError, InputError
 
 EPILOG = """\b
@@ -39,7 +39,7 @@ app.command("list")(catalogue.list_)
 app.command()(recipes.schema)
 app.command()(evaluating.evaluate)
 app.command()(deployed.recalibrate)
-app.command()(deployed.drift)
+app.command()(drifting.drift)
 app.command()(versions.history)
 app.command()(versions.rollback)
 app.command()(viewing.ui)

@@ -1,50 +1,31 @@
-"""`finetune recalibrate` and `finetune drift`: models in service, files or registered in MLflow."""
+"""`finetune recalibrate`: models in service, files or registered in MLflow."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from finetune.cli.deployed_options import (
+    Folder,
+    ImageSize,
+    Layout,
+    Model,
+    OfRecipe,
+    OfTfds,
+    Order,
+    Quiet,
+    Samples,
+    Scale,
+    Signature,
+    Trust,
+    image_source,
+    preprocessing_told,
+)
 from finetune.cli.options import AsJson, TrackingUri
 from finetune.cli.quiet import import_quietly
 from finetune.cli.watching import progress_for
-
-if TYPE_CHECKING:
-    from finetune.recalibration.settings import ImageSource
-
-Model = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help="A SavedModel, .keras, .h5 or .onnx file, a folder of numbered versions, "
-        "or in MLflow models:/NAME@ALIAS or runs:/ID/MODEL.",
-    ),
-]
-Folder = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Pictures of today.")]
-OfRecipe = Annotated[
-    Path | None, typer.Option("--recipe", metavar="RECIPE", help="Its calibration images instead.")
-]
-OfTfds = Annotated[str | None, typer.Option("--tfds", metavar="NAME:SPLIT", help="A TFDS dataset's instead.")]
-Samples = Annotated[int, typer.Option(help="Images, at most.")]
-ImageSize = Annotated[int | None, typer.Option(metavar="PX", help="Side, where the model does not say.")]
-Scale = Annotated[
-    str | None,
-    typer.Option(metavar="SCALE", help="none, unit, -1..1, imagenet or caffe, where the model does not say."),
-]
-Order = Annotated[
-    str | None, typer.Option("--channel-order", metavar="ORDER", help="rgb (default), bgr or grey.")
-]
-Layout = Annotated[
-    str | None, typer.Option(metavar="LAYOUT", help="nhwc or nchw, where the model does not say.")
-]
-Signature = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Of a SavedModel; serving_default if left out.")
-]
-Trust = Annotated[bool, typer.Option("--trust", help="Run Lambda layers of a Keras file: its author's code.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show the result only.")]
 
 
 def recalibrate(
@@ -112,16 +93,13 @@ def recalibrate(
     registered = is_address(model)
     _refuse_elsewhere(registered, out, promote, alias, tracking_uri)
 
-    source = _source(images, recipe, tfds)
+    source = image_source(images, recipe, tfds)
     budget = bytes_in(memory)
-    told = _told(image_size, scale, channel_order, layout)
+    told = preprocessing_told(image_size, scale, channel_order, layout)
     progress = progress_for(quiet)
     progress.phase("importing TensorFlow")
     import_quietly()
-    from finetune.cli import deployed_summary, registered_summary
     from finetune.recalibration.settings import Settings
-    from finetune.recalibration_run import recalibrate as publish
-    from finetune.registered_run import recalibrate as register
 
     settings = Settings(
         method=_one_of("--method", method, ("layerwise", "one_pass")),
@@ -140,80 +118,26 @@ def recalibrate(
         trust=trust,
     )
     if registered:
-        said = registered_summary.registered(
-            register(
-                model,
-                source,
-                settings,
-                store=tracking_uri,
-                promote=promote,
-                alias=alias,
-                progress=progress,
-                dry=dry_run,
-            ),
-            as_json,
+        from finetune.cli.registered_summary import registered as in_words
+        from finetune.registered_run import recalibrate as register
+
+        done = register(
+            model,
+            source,
+            settings,
+            store=tracking_uri,
+            promote=promote,
+            alias=alias,
+            progress=progress,
+            dry=dry_run,
         )
+        said = in_words(done, as_json)
     else:
-        said = deployed_summary.recalibrated(
-            publish(model, source, out, settings, progress=progress, dry=dry_run), as_json
-        )
+        from finetune.cli.deployed_summary import recalibrated
+        from finetune.recalibration_run import recalibrate as publish
+
+        said = recalibrated(publish(model, source, out, settings, progress=progress, dry=dry_run), as_json)
     typer.echo(said)
-
-
-def drift(
-    model: Model,
-    images: Folder = None,
-    recipe: OfRecipe = None,
-    tfds: OfTfds = None,
-    threshold: Annotated[
-        float | None, typer.Option(metavar="SD", help="Exit with 3 if the overall shift is above it.")
-    ] = None,
-    samples: Samples = 512,
-    seed: Annotated[int, typer.Option(help="Draws the images.")] = 0,
-    image_size: ImageSize = None,
-    scale: Scale = None,
-    channel_order: Order = None,
-    layout: Layout = None,
-    signature: Signature = None,
-    trust: Trust = False,
-    tracking_uri: TrackingUri = None,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """How far what a deployed model sees has moved. Changes nothing.
-
-    Exit code 3: further than --threshold, in standard deviations. Logged to MLflow, as a time series
-    of the model in the experiment "drift", where MODEL is there or --tracking-uri is given.
-
-    \b
-    finetune drift models/shirts --images today/
-    finetune drift models/shirts --images today/ --threshold 0.3 --json
-    finetune drift models:/shirts@champion --images today/ --threshold 0.3
-    """
-    from finetune.tracking.address import is_address
-
-    source = _source(images, recipe, tfds)
-    told = _told(image_size, scale, channel_order, layout)
-    progress = progress_for(quiet)
-    progress.phase("importing TensorFlow")
-    import_quietly()
-    from finetune.cli.deployed_summary import drift_lines, drift_values
-    from finetune.drift_run import drift as measure
-    from finetune.drift_series import drift as measure_and_log
-    from finetune.recalibration.settings import Settings
-
-    settings = Settings(samples=samples, seed=seed, told=told, signature=signature, trust=trust)
-    if is_address(model) or tracking_uri is not None:
-        found = measure_and_log(model, source, settings, progress, store=tracking_uri)
-    else:
-        found = measure(model, source, settings, progress)
-    typer.echo(
-        json.dumps(drift_values(found, threshold), indent=2)
-        if as_json
-        else "\n".join(drift_lines(found, threshold))
-    )
-    if threshold is not None and not found.overall <= threshold:
-        raise typer.Exit(3)
 
 
 def _refuse_elsewhere(
@@ -236,16 +160,6 @@ def _refuse_elsewhere(
         problems.append("--alias: says which alias --promote moves; give --promote too")
     if problems:
         raise InputError(problems)
-
-
-def _source(images: Path | None, recipe: Path | None, tfds: str | None) -> ImageSource:
-    from finetune.recalibration.settings import ImageSource
-
-    return ImageSource(images, recipe, tfds)
-
-
-def _told(size: int | None, scale: str | None, order: str | None, layout: str | None) -> dict[str, Any]:
-    return {"image_size": size, "scale": scale, "order": order, "layout": layout}
 
 
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> Any:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from finetune.tracking.manners import good_manners
 from finetune.tracking.model_folder import write_model_folder
 from finetune.tracking.params import flat_params
-from finetune.tracking.store import artifact_folder, failure_in_words, require_usable
+from finetune.tracking.store import experiment_id, failure_in_words, require_usable
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
@@ -96,11 +97,7 @@ class Tracker:
         store, self._name = str(self.store), name
         require_usable(store)
         self._client = MlflowClient(tracking_uri=store, registry_uri=store)
-        known = self._client.get_experiment_by_name(experiment)
-        if known:
-            self._experiment_id = known.experiment_id
-        else:
-            self._experiment_id = self._client.create_experiment(experiment, artifact_folder(store))
+        self._experiment_id = experiment_id(self._client, store, experiment)
         # who started it, from which program and which commit: what MLflow's own start_run adds
         run = self._client.create_run(self._experiment_id, tags=resolve_tags(dict(tags)), run_name=name)
         self.run_id = run.info.run_id
@@ -125,6 +122,28 @@ class Tracker:
     def log_profile(self, name: str, values: Sequence[float]) -> None:
         """A curve over an index, in one request; the UI draws the index as the step."""
         self._log_metrics([(name, value, index) for index, value in enumerate(values)])
+
+    @unless_silent
+    def continue_series(self, name: str, metrics: Mapping[str, float]) -> None:
+        """One more step of a series that many runs belong to: a run of that name in the experiment, their parent."""
+        from mlflow.entities import Metric
+        from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+        known = self._client.search_runs(
+            [self._experiment_id], f"tags.series = {json.dumps(name)}", max_results=1
+        )
+        series = known[0] if known else self._start_series(name)
+        step = len(self._client.get_metric_history(series.info.run_id, next(iter(metrics))))
+        now = int(time.time() * 1000)
+        points = [Metric(key, value, now, step) for key, value in metrics.items()]
+        self._client.log_batch(series.info.run_id, points)
+        self._client.set_tag(self.run_id, MLFLOW_PARENT_RUN_ID, series.info.run_id)
+
+    def _start_series(self, name: str) -> Run:
+        series = self._client.create_run(self._experiment_id, tags={"series": name}, run_name=name)
+        # it is never running: each of its points is there at once
+        self._client.set_terminated(series.info.run_id, "FINISHED")
+        return series
 
     @unless_silent
     def log_table(self, rows: Sequence[Mapping[str, Any]], file: str) -> None:

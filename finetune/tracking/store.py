@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import sqlite3
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from finetune.errors import InputError
+from finetune.errors import InputError, OutputError
 from finetune.masking import masked, without_secret
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
 SQLITE = "sqlite:///"
@@ -56,12 +60,29 @@ def require_usable(uri: str) -> None:
             connection.close()
 
 
+def require_there(uri: str) -> None:
+    """Raises OutputError where a local database was never made: a mistyped place, or the wrong working directory."""
+    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_file():
+        raise OutputError(
+            f"MLflow at {uri}: there is no such file; say with --tracking-uri or MLFLOW_TRACKING_URI where the store is"
+        )
+
+
+def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
+    """That of the experiment of a name, which is made where there is none."""
+    known = client.get_experiment_by_name(name)
+    return str(known.experiment_id if known else client.create_experiment(name, artifact_folder(uri)))
+
+
 def failure_in_words(uri: str, error: BaseException) -> str:
-    """One line about a store that failed: the innermost cause where a network or a disk did, without the password."""
+    """One line about a store that failed during a run."""
+    return f"MLflow at {masked(uri)} failed, tracking ends here and the run goes on: {reason_in_words(uri, error)}"
+
+
+def reason_in_words(uri: str, error: BaseException) -> str:
+    """The innermost cause where a network or a disk did it, in one line, without the password."""
     chosen, inner = error, error.__context__
     while inner is not None:
         chosen, inner = (inner if isinstance(inner, OSError) else chosen), inner.__context__
     reason = without_secret(str(chosen).strip().split("\n")[0] or type(chosen).__name__, uri)
-    if len(reason) > LONGEST_REASON:
-        reason = reason[: LONGEST_REASON - 3] + "..."
-    return f"MLflow at {masked(uri)} failed, tracking ends here and the run goes on: {reason}"
+    return reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 3] + "..."

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from finetune.cli import deployed, evaluating, main, running
+from finetune.cli import deployed, drifting, evaluating, main, running
 
 
 class Answer(NamedTuple):
@@ -19,7 +19,7 @@ class Answer(NamedTuple):
 @pytest.fixture(autouse=True)
 def nothing_heavy(monkeypatch):
     """Runs and evaluations are made up here: what real ones import takes 10 s."""
-    for command in (running, evaluating, deployed):
+    for command in (running, evaluating, deployed, drifting):
         monkeypatch.setattr(command, "import_quietly", lambda: None)
 
 
