@@ -3,9 +3,9 @@
 Nothing is measured anew while the drift is within --threshold, and nothing is published that the gate refuses.
 A model in MLflow gets a new version, which its alias serves from then on with --promote.
 
-    # every night at 03:20, on the pictures of the day; a mail where it leaves with anything but 0
-    20 3 * * * cd /srv/shirts && uv run python scripts/recalibrate.py models:/shirts@champion \
-        --images /data/today --threshold 0.3 --promote --tracking-uri http://mlflow:5000
+    uv run python scripts/recalibrate.py models:/shirts@champion --images /data/today --threshold 0.3 --promote
+
+A line of a crontab that does so every night stands in the README; cron mails what it prints.
 
 Exit codes: 0 within the threshold, or recalibrated and published; 1 failure; 2 bad input, or the store is away;
 4 the gate refused, and what was served is served on.

@@ -83,9 +83,9 @@ def today(service, tmp_path_factory):
 
 
 def predictions(store, address, images):
-    with good_manners(store):
-        # of this store, although the process may know another registry
-        mlflow.set_registry_uri(store)
+    with good_manners(store), pytest.MonkeyPatch.context() as patch:
+        # of this store, whatever registry the environment names
+        patch.setenv("MLFLOW_REGISTRY_URI", store)
         loaded = mlflow.pyfunc.load_model(address)
     return loaded.predict(images.astype(np.uint8))
 

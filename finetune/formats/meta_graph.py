@@ -37,12 +37,10 @@ def read_meta_graph(folder: Path) -> Any:
 
 
 def signature_names(meta_graph: Any) -> tuple[str, ...]:
-    """The signatures that take something; TensorFlow's own begin with two underscores."""
-    return tuple(
-        name
-        for name, signature in meta_graph.signature_def.items()
-        if signature.inputs and not name.startswith("__")
-    )
+    """The signatures that take something, by name; TensorFlow's own begin with two underscores."""
+    found = meta_graph.signature_def.items()
+    # the order of a map in a protobuf is another one in every process
+    return tuple(sorted(name for name, each in found if each.inputs and not name.startswith("__")))
 
 
 def chosen_signature(meta_graph: Any, wanted: str | None, folder: Path) -> str | None:
@@ -55,7 +53,7 @@ def chosen_signature(meta_graph: Any, wanted: str | None, folder: Path) -> str |
     if DEFAULT_SIGNATURE in names:
         return DEFAULT_SIGNATURE
     if len(names) > 1:
-        raise ModelError(f"{folder}: several signatures ({', '.join(sorted(names))}); say which one serves")
+        raise ModelError(f"{folder}: several signatures ({', '.join(names)}); say which one serves")
     return names[0]
 
 
