@@ -10,10 +10,14 @@ first epoch counts from the first line of the stage, so it holds the features an
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+# as the command line does, read when TensorFlow is imported (finetune/cli/quiet.py)
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import keras
 import numpy as np

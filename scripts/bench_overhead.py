@@ -11,10 +11,14 @@ hand-written script evaluates and saves `model.keras`. That extra work does not 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
+
+# as the command line does, read when TensorFlow is imported (finetune/cli/quiet.py)
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import keras
 import tensorflow as tf

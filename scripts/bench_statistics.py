@@ -20,6 +20,9 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
+# as the command line does, read when TensorFlow is imported (finetune/cli/quiet.py)
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
 import keras
 import numpy as np
 import tensorflow as tf

@@ -8,6 +8,8 @@ import pytest
 # read by tensorflow-datasets when it is imported, so it is set before any test module is
 os.environ.setdefault("TFDS_DATA_DIR", tempfile.mkdtemp(prefix="finetune-tests-"))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# as the command line does (finetune/cli/quiet.py): the kernels under test are those that users run
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 @pytest.fixture
