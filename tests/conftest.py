@@ -5,8 +5,9 @@ import tempfile
 
 import pytest
 
-# read by tensorflow-datasets when it is imported, so it is set before any test module is
-os.environ.setdefault("TFDS_DATA_DIR", tempfile.mkdtemp(prefix="finetune-tests-"))
+# read by tensorflow-datasets when it is imported, so it is set before any test module is; one for each worker of
+# pytest-xdist, which would prepare the same dataset at the same time
+os.environ["TFDS_DATA_DIR"] = tempfile.mkdtemp(prefix="finetune-tests-")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # as the command line does (finetune/cli/quiet.py): the kernels under test are those that users run
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -22,7 +23,7 @@ def model():
 
 @pytest.fixture(scope="session")
 def service():
-    """A classifier of four sites that was really trained, at 15 s; whoever changes it gives it back."""
+    """A classifier of four sites that was really trained; whoever changes it gives it back."""
     from tests.trained_service import Service
 
     return Service()
