@@ -81,6 +81,17 @@ class Recipe(Component):
             )
         return self
 
+    @model_validator(mode="after")
+    def _views_differ(self) -> Self:
+        for place, stage in enumerate(self.stages):
+            if stage.cached_views is not None and not self.data.augment:
+                raise PydanticCustomError(
+                    "unused_key",
+                    "without data.augment all draws of an image are the same; leave it out, or name augmentations",
+                    {"at": ("stages", place, "cached_views")},
+                )
+        return self
+
     def _at_frozen_epochs(self) -> tuple[str | int, ...]:
         if not isinstance(self.batchnorm, tuple):
             return ("batchnorm",)

@@ -1,8 +1,10 @@
 """What measuring running statistics costs beside a bare forward pass over the same images.
 
-Three sides alternate in one process, each over all images and with its own tracing: `bare` is the model as one
-TensorFlow graph in inference mode; `one_pass` and `layerwise` are the two methods. The last column is what each
-side adds to the memory of a process of its own, at its highest. Weights are random: the cost does not depend on them.
+Four sides alternate in one process, each over all images and with its own tracing: `bare` is the model as one
+TensorFlow graph in inference mode; `two reads` is `bare` with the input of every site summed and its squares summed,
+which is the least that moments need; `one_pass` and `layerwise` are the two methods. The last column is what
+each side adds to the memory of a process of its own, at its highest. Weights are random: the cost does not depend on
+them.
 
     uv run python scripts/bench_statistics.py --rounds 3
 """
@@ -12,11 +14,11 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -31,11 +33,11 @@ from rich.table import Table
 
 from finetune.batchnorm.live_model import LiveModel
 from finetune.batchnorm.population import one_pass
-from finetune.batchnorm.sites import BNSite, find_sites
+from finetune.batchnorm.sites import BNSite, SiteCall, find_sites, replaced_calls
 from finetune.batchnorm.targets import Targets
 
 NETWORKS = ("ResNet50", "MobileNetV2", "EfficientNetB0")
-SIDES = ("bare", "one_pass", "layerwise")
+SIDES = ("bare", "two reads", "one_pass", "layerwise")
 Pair = tuple[float, float]
 """Seconds by the clock and of the processor, all cores together."""
 
@@ -82,6 +84,7 @@ def sides(network: str, options: argparse.Namespace) -> dict[str, Callable[[], A
     sites = [site for site in find_sites(model, images[:1]) if site.calls]
     return {
         "bare": lambda: bare(model, batches),
+        "two reads": lambda: two_reads(model, sites, batches),
         "one_pass": lambda: one_pass(model, sites, batches),
         "layerwise": lambda: layerwise(model, sites, batches, options.budget * 1_000_000),
     }
@@ -92,6 +95,35 @@ def bare(model: keras.Model, batches: Sequence[Any]) -> None:
     graph = tf.function(lambda x: model(x, training=False), input_signature=[shape], autograph=False)
     for batch in batches:
         np.asarray(graph(batch))
+
+
+def two_reads(model: keras.Model, sites: Sequence[BNSite], batches: Sequence[Any]) -> None:
+    sums: list[Any] = []
+
+    def reading(layer: keras.layers.Layer, original: SiteCall) -> SiteCall:
+        def call(inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+            # the sum and the sum of squares of every channel, by the two kernels that read and write nothing
+            sums.append(tf.raw_ops.BiasAddGrad(out_backprop=inputs))
+            sums.append(
+                tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+                    input=inputs,
+                    filter_sizes=[1, 1, inputs.shape[-1], 1],
+                    out_backprop=inputs,
+                    strides=[1, 1, 1, 1],
+                    padding="VALID",
+                )
+            )
+            return original(inputs, training=False, mask=mask)
+
+        return call
+
+    shape = tf.TensorSpec([None, *batches[0].shape[1:]], tf.float32)
+    with replaced_calls([site.layer for site in sites], reading):
+        graph = tf.function(
+            lambda x: (model(x, training=False), list(sums)), input_signature=[shape], autograph=False
+        ).get_concrete_function()
+    for batch in batches:
+        np.asarray(graph(batch)[0])
 
 
 def layerwise(model: keras.Model, sites: Sequence[BNSite], batches: Sequence[Any], memory: int) -> None:
@@ -137,9 +169,16 @@ def memory(network: str, side: str, options: argparse.Namespace) -> str:
 def added_megabytes(options: argparse.Namespace, network: str, side: str) -> float:
     """By how much the peak of this process rises while one side runs."""
     go = sides(network, options)[side]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_megabytes()
     go()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1000
+    return peak_megabytes() - before
+
+
+def peak_megabytes() -> float:
+    """The most that this process ever had in memory; getrusage would begin with what its parent had."""
+    status = Path("/proc/self/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return float(line.split()[1]) / 1000
 
 
 if __name__ == "__main__":

@@ -57,7 +57,14 @@ def _tell(path: Path, said: str | None, problems: list[str]) -> None:
 def in_brief(recipe: Recipe) -> str:
     """`bundled resnet50_quarter, freeze, tfds fashion_shift`."""
     backbone, data = recipe.backbone, recipe.data
-    return f"{backbone.source} {_identity(backbone)}, {recipe.policy.policy}, {data.source} {_identity(data)}"
+    return f"{backbone.source} {_identity(backbone)}, {_policy(recipe)}, {data.source} {_identity(data)}"
+
+
+def _policy(recipe: Recipe) -> str:
+    """`freeze`, or under rules `affine at *v2_stack_3_*, freeze at *`."""
+    if not isinstance(recipe.batchnorm, tuple):
+        return recipe.policy.policy
+    return ", ".join(f"{rule.policy} at {rule.sites}" for rule in recipe.batchnorm)
 
 
 def _identity(component: Component) -> str:

@@ -45,6 +45,11 @@ def test_check_names_a_file_where_the_source_has_no_names(finetune):
     assert answer.out == f"ok  {GOOD}: saved mine.keras, freeze, tfds fashion_shift\n"
 
 
+def test_check_names_the_policy_of_every_rule(finetune):
+    answer = finetune("check", RECIPES / "resnet_rules.yaml")
+    assert ", affine at *v2_stack_3_*, retrain at *, tfds" in answer.out
+
+
 def test_check_goes_on_after_a_bad_recipe(finetune, bad):
     answer = finetune("check", bad, GOOD)
     assert answer.code == 2

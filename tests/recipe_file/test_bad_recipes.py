@@ -185,6 +185,12 @@ SPOILED = {
         "1e-1\n    ema: 1",
         "x.yaml:14 stages[0].ema: expected a number below 1, got 1",
     ),
+    "draws of images that are never changed": (
+        "1e-1",
+        "1e-1\n    cached_views: 3",
+        "x.yaml:14 stages[0].cached_views: without data.augment all draws of an image are the same; leave it out, or"
+        " name augmentations",
+    ),
     "no rules": (
         "  policy: retrain\n  finish: none\n",
         "  []\n",
