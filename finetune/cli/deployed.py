@@ -20,6 +20,7 @@ from finetune.cli.deployed_options import (
     Scale,
     Signature,
     Trust,
+    Twin,
     image_source,
     preprocessing_told,
 )
@@ -73,6 +74,7 @@ def recalibrate(
     layout: Layout = None,
     signature: Signature = None,
     trust: Trust = False,
+    twin: Twin = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -116,6 +118,7 @@ def recalibrate(
         told=told,
         signature=signature,
         trust=trust,
+        twin=twin,
     )
     if registered:
         from finetune.cli.registered_summary import registered as in_words

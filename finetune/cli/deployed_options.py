@@ -39,6 +39,12 @@ Signature = Annotated[
     str | None, typer.Option(metavar="NAME", help="Of a SavedModel; serving_default if left out.")
 ]
 Trust = Annotated[bool, typer.Option("--trust", help="Run Lambda layers of a Keras file: its author's code.")]
+Twin = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="SavedModel exported from a Keras file, to measure it without its code."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show the result only.")]
 
 

@@ -147,7 +147,7 @@ class KerasFile:
         with in_words(self.path):
             content = rewritten(self.path, patched(self._weights, self._vectors, values))
             write_whole(content, destination, self._check)
-            return _apart(self.path.read_bytes(), content)
+            return differing(self.path.read_bytes(), content)
 
     def _check(self, copy: Path) -> None:
         """Raise ModelError where a fresh model loaded from a copy has other statistics than are in force."""
@@ -169,7 +169,8 @@ class _Images:
         return map(self.fed, self.batches)
 
 
-def _apart(before: bytes, after: bytes) -> int:
+def differing(before: bytes, after: bytes) -> int:
+    """How many bytes."""
     return sum(a != b for a, b in zip_longest(before, after))
 
 

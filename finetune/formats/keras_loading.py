@@ -21,16 +21,24 @@ OPEN_SIZE = 224
 """Side of the image that finds the sites of a model that takes any size."""
 
 EXPORT_INSTEAD = (
-    "where its code is, export it (model.export('folder')) and recalibrate that SavedModel, which needs none"
+    "where its code is, export it (model.export('folder')), and recalibrate that SavedModel, which needs none, or this "
+    "file through it with --twin"
 )
 REASONS = {
-    "lambda": "a Lambda layer, whose code loading would run; --trust runs it, if you know who wrote the file",
+    "lambda": "a Lambda layer, whose code loading would run; --trust runs it, if you know who wrote the file, "
+    "and --twin measures through an export of it",
     "could not locate": f"made with code that is not here; {EXPORT_INSTEAD}",
     "unknown layer": f"made with code that is not here; {EXPORT_INSTEAD}",
     "unknown object": f"made with code that is not here; {EXPORT_INSTEAD}",
     "no model config": "weights alone; recalibrate the whole model (model.save('model.keras'))",
 }
 """Words of Keras' own errors, in lower case -> what they mean for a person."""
+CODE = ("lambda", "could not locate", "unknown layer", "unknown object")
+"""Those of REASONS that an exported twin gets around."""
+
+
+class CodeMissingError(ModelError):
+    """A Keras file needs code that is not here, or that nobody trusts; an exported twin of it does without."""
 
 
 @contextmanager
@@ -43,7 +51,10 @@ def in_words(path: Path) -> Iterator[None]:
     # what a damaged file runs into is not foreseeable: any of Python's, HDF5's or the backend's errors
     except Exception as error:
         said = str(error)
-        reason = next((meaning for words, meaning in REASONS.items() if words in said.lower()), None)
+        known = next((words for words in REASONS if words in said.lower()), None)
+        if known in CODE:
+            raise CodeMissingError(f"{path}: {REASONS[known]}") from error
+        reason = REASONS.get(known or "")
         if reason is None:
             first = next(iter(said.splitlines()), "")
             reason = (

@@ -12,9 +12,12 @@ KNOWN = "a SavedModel folder, a .keras or .h5 file, or an .onnx file"
 FROZEN = (".pb", ".pbtxt")
 
 
-def open_model(path: Path, *, signature: str | None = None, trust: bool = False) -> DeployedModel:
+def open_model(
+    path: Path, *, signature: str | None = None, trust: bool = False, twin: Path | None = None
+) -> DeployedModel:
     """Open whatever is known. signature: of a SavedModel. trust: run Lambda layers that a Keras file brings along.
 
+    twin: an export of a Keras file, through which it is measured where its code is not here.
     Raises ModelError in one line that says what was found, what is expected and what can be done.
     """
     if not path.exists():
@@ -28,9 +31,7 @@ def open_model(path: Path, *, signature: str | None = None, trust: bool = False)
             "recalibrate the model that it was converted from, and convert again"
         )
     if start.startswith((ZIP, HDF5)):
-        from finetune.formats.keras_file import open_keras_file
-
-        return open_keras_file(path, trust=trust)
+        return _open_keras(path, signature, trust, twin)
     if path.suffix == ".onnx":
         from finetune.formats.onnx_file import open_onnx
 
@@ -40,6 +41,20 @@ def open_model(path: Path, *, signature: str | None = None, trust: bool = False)
             f"{path}: a frozen graph: its statistics are constants; recalibrate the SavedModel it was frozen from"
         )
     raise ModelError(f"{path}: expected {KNOWN}; this file is none of them")
+
+
+def _open_keras(path: Path, signature: str | None, trust: bool, twin: Path | None) -> DeployedModel:
+    from finetune.formats.keras_file import open_keras_file
+    from finetune.formats.keras_loading import CodeMissingError
+
+    try:
+        return open_keras_file(path, trust=trust)
+    except CodeMissingError:
+        if twin is None:
+            raise
+    from finetune.formats.keras_twin import open_through_twin
+
+    return open_through_twin(path, twin, signature)
 
 
 def _open_folder(path: Path, signature: str | None) -> DeployedModel:

@@ -26,7 +26,7 @@ from finetune.errors import ModelError
 from finetune.formats.batch_mode import in_batch_mode
 from finetune.formats.both_loaders import by_objects, by_session
 from finetune.formats.cut_network import bare_network, trace, watched_network
-from finetune.formats.deployed import Batch, DeployedModel, DeployedSite, InputSpec
+from finetune.formats.deployed import Batch, DeployedSite, InputSpec
 from finetune.formats.entrance import find_entrance
 from finetune.formats.fused_sites import find_fused
 from finetune.formats.hidden_sites import hidden_sites
@@ -37,13 +37,13 @@ from finetune.formats.meta_graph import maker, read_meta_graph
 from finetune.formats.new_copy import VARIABLES, write_copy
 from finetune.formats.probing import find_composite
 from finetune.formats.refusals import refuse_closed, refuse_unmeasurable
-from finetune.formats.saved_site import group, unused_statistics
+from finetune.formats.saved_site import SavedSite, group, unused_statistics
 from finetune.formats.site_call import SiteCall
 from finetune.formats.tensor_bundle import TensorBundle
 from finetune.formats.variables import REFERENCES, names_by_key, stored_variables
 
 
-def open_saved_model(path: Path, signature: str | None = None) -> DeployedModel:
+def open_saved_model(path: Path, signature: str | None = None) -> SavedModel:
     """A SavedModel folder. signature: `serving_default`, or the only one, where nothing is said.
 
     Raises ModelError, in words, where it is damaged, or its statistics cannot be measured anew.
@@ -132,6 +132,16 @@ class SavedModel:
         watched = [t for place in places for t in (place.inputs, f"{place.operations[-1]}:0")]
         # nothing runs, but whatever this TensorFlow cannot run shows
         self._known = trace(self._bare, self._entrance.inputs, [*watched, *self._graph.outputs.values()])
+
+    @property
+    def saved_sites(self) -> Sequence[SavedSite]:
+        """`sites`, with the variables behind them."""
+        return self._sites
+
+    @property
+    def weights(self) -> list[tuple[str, NDArray]]:
+        """Names and values, as the file has them, of all variables that an inference reads, statistics too."""
+        return [(each.name, each.value) for each in self._stored.values()]
 
     def network(self) -> TFNetwork:
         """To be cut at the sites; its inputs are `inputs`, in their order."""

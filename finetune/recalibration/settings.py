@@ -38,7 +38,8 @@ class Settings:
     images to measure them on. labelled: the images have labels, and the gate may look at them. tolerance: the fall
     in accuracy that it accepts. force: the reason to publish against the gate. told: fields of
     finetune.recalibration.preprocessing.Preprocessing. signature: of a SavedModel. trust: run a Keras file's Lambdas.
-    refused: where the report goes if the gate refuses.
+    twin: the export of a Keras file, which it is measured through where its code is not here; left out, the one that
+    lies beside it as saved_model/<n>. refused: where the report goes if the gate refuses.
     """
 
     method: Method = "layerwise"
@@ -55,6 +56,7 @@ class Settings:
     told: Mapping[str, Any] = field(default_factory=dict)
     signature: str | None = None
     trust: bool = False
+    twin: Path | None = None
     refused: Path = Path("recalibration_refused.json")
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.errors import ModelError
+from finetune.errors import InputError, ModelError
 from finetune.formats.deployed import DeployedModel
 from finetune.formats.opening import open_model
 from finetune.recalibration.lineage import read_provenance
@@ -18,6 +18,8 @@ from finetune.recalibration.preprocessing import Preprocessing
 from finetune.recalibration.reading_inputs import Wanted, wanted_preprocessing
 from finetune.recalibration.settings import ImageSource, Settings
 from finetune.recalibration.versions import MODEL_FILES, model_in, newest
+
+KERAS_FILES = (".keras", ".h5")
 
 
 class ImageSet(Protocol):
@@ -113,13 +115,27 @@ def open_subject(address: str, settings: Settings) -> Subject:
     Raises ModelError, and InputError where its preprocessing has to be told.
     """
     path = model_at(Path(address))
-    model = open_model(path, signature=settings.signature, trust=settings.trust)
+    model = open_model(path, signature=settings.signature, trust=settings.trust, twin=twin_of(path, settings))
     if len(model.inputs) != 1:
         names = ", ".join(spec.name for spec in model.inputs)
         raise ModelError(f"{path}: expected one input, of images; found {len(model.inputs)}: {names}")
     provenance = read_provenance(path if path.is_dir() else path.parent)
     wanted = wanted_preprocessing(model.inputs[0], provenance, settings.told)
     return Subject(address, path, model, wanted, provenance)
+
+
+def twin_of(path: Path, settings: Settings) -> Path | None:
+    """The export of a Keras file: the one that was named, else the newest beside it.
+
+    Raises InputError where one was named for a model that has no use for it.
+    """
+    if path.suffix not in KERAS_FILES:
+        if settings.twin is not None:
+            raise InputError(
+                f"{path}: a twin was given, but only a .keras or .h5 file is measured through one"
+            )
+        return None
+    return model_at(settings.twin) if settings.twin else newest(path.parent / "saved_model")
 
 
 def model_at(path: Path) -> Path:

@@ -100,9 +100,10 @@ def test_an_open_size_defaults_to_224(tmp_path):
     assert Saved(path=str(tmp_path / "net.keras")).default_image_size == 224
 
 
-def test_an_unknown_layer(path):
+def test_an_unknown_layer(net, path):
+    last = ", ".join(layer.name for layer in net.layers[-5:])
     assert refusal(path, layer="conv_9").startswith(
-        "FILE: no top-level layer 'conv_9'; its last layers are dropout, dense, bn_3, re_lu"
+        f"FILE: no top-level layer 'conv_9'; its last layers are {last}"
     )
 
 

@@ -75,6 +75,8 @@ def test_recalibrate_hands_on_what_was_typed(finetune, asked):
         "--layout",
         "nchw",
         "--trust",
+        "--twin",
+        "export",
     ]
     assert finetune("recalibrate", "models/shirts", *typed, *more, *foreign, "--dry-run").code == 0
     settings = asked["settings"]
@@ -91,6 +93,7 @@ def test_recalibrate_hands_on_what_was_typed(finetune, asked):
     )
     assert (settings.labelled, settings.tolerance, settings.force) == (True, 0.02, "why not")
     assert (settings.statistics, settings.trust, asked["dry"]) == ("plain", True, True)
+    assert settings.twin == Path("export")
     assert settings.told == {"image_size": 96, "scale": "imagenet", "order": "bgr", "layout": "nchw"}
 
 

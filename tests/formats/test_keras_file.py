@@ -2,7 +2,6 @@
 
 import io
 import zipfile
-from contextlib import suppress
 
 import h5py
 import keras
@@ -302,36 +301,3 @@ def test_a_copy_that_loads_otherwise_leaves_nothing_behind(tmp_path, monkeypatch
     assert [each.name for each in tmp_path.iterdir()] == ["in"]
     with pytest.raises(ModelError, match="exists"):
         model.write(model.path)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    net = disturbed(keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.BatchNormalization()]))
-    return {ending: saved(net, folder, ending).read_bytes() for ending in ENDINGS}
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_a_damaged_file_is_refused_or_right_and_the_original_stays(seed, whole, tmp_path):
-    random = np.random.default_rng(seed)
-    ending = ENDINGS[seed % 2]
-    content = bytearray(whole[ending])
-    if seed % 5 == 0:
-        content = content[: random.integers(len(content))]
-    for _ in range(1 + seed % 4):
-        content[random.integers(len(content))] = random.integers(256)
-    path = tmp_path / f"model{ending}"
-    path.write_bytes(content)
-    with suppress(ModelError):
-        recalibrated_copy_is_right(path, tmp_path / "new" / path.name)
-    assert path.read_bytes() == bytes(content)
-
-
-def recalibrated_copy_is_right(path, copy):
-    model = open_keras_file(path)
-    batch = np.random.default_rng(0).normal(3, 1, (20, 4)).astype(np.float32)
-    recalibrate(model, batch)
-    model.write(copy)
-    np.testing.assert_array_equal(
-        predictions(model, batch), keras.saving.load_model(copy, compile=False).predict_on_batch(batch)
-    )
