@@ -1,0 +1,393 @@
+"""One trained network in service in every format, behind a camera that changed: what recalibration gives and costs.
+
+The bundled network with its own classifier is written in every format (scripts/trained_formats.py), and
+`finetune.recalibrate` publishes a new version of each from pictures of the changed camera, of which it is given no
+labels. First table: accuracy on the test images, clean, changed and recalibrated; the accuracy of the same network
+recalibrated in live Keras on the same pictures, and the largest difference of a logit to it; accuracy after 64
+pictures; bytes of the model that differ from its parent. Second table: the time of the measurement relative to a bare
+forward pass of the same deployed model over the same images, sides in turn, the median of the rounds; each measurement
+builds its graphs anew, and what an image costs without that is the difference to a measurement of one batch.
+
+    uv run python scripts/measure_formats.py --images 1200 --markdown
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+# as the command line does, read when TensorFlow is imported (finetune/cli/quiet.py)
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+import keras
+import numpy as np
+import tensorflow as tf
+import trained_formats
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from finetune import ImageSource, Settings, recalibrate
+from finetune.batchnorm.measure import measure
+from finetune.batchnorm.sites import find_sites
+from finetune.batchnorm.targets import Targets
+from finetune.datasets.camera import Shift
+from finetune.datasets.fashion_shift.fashion_shift_dataset_builder import SPLIT_IDS, read_test_images
+from finetune.datasets.resize import to_square_uint8
+from finetune.errors import GateError
+from finetune.formats.deployed import DeployedModel
+from finetune.formats.opening import open_model
+from finetune.recalibration.deployed_network import DeployedNetwork
+from finetune.recalibration.images import open_folder
+from finetune.recalibration.versions import model_in
+
+BATCH, FEW = 64, 64
+METHODS = ("layerwise", "one_pass")
+CAMERAS = {"fog": Shift(kind="fog", severity=3), "contrast": Shift(kind="contrast", severity=3)}
+Seconds = tuple[float, float]
+"""By the clock, and of the processor, all cores together."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one method, relative to a bare pass: with and without what is needed before the first image."""
+
+    clock: float
+    processor: float
+    image_clock: float
+    image_processor: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """accuracy: clean, changed, and by method. live, apart: by method, accuracy in live Keras and the largest
+    difference of a logit to it. few: accuracy after FEW pictures. files: names of those that differ. bare: seconds."""
+
+    format: str
+    accuracy: dict[str, float]
+    live: dict[str, float]
+    apart: dict[str, float]
+    few: float
+    bytes_changed: int
+    files: tuple[str, ...]
+    command: float
+    bare: float
+    cost: dict[str, Cost]
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """pictures: of the changed camera, in a folder. clean, changed: test images (n, side, side, 3). live: logits of
+    the network recalibrated in live Keras, by method."""
+
+    folder: Path
+    pictures: Path
+    samples: int
+    clean: NDArray[np.uint8]
+    changed: NDArray[np.uint8]
+    labels: NDArray[np.integer]
+    live: dict[str, NDArray]
+
+    def accuracy(self, logits: NDArray) -> float:
+        return float(np.mean(logits.argmax(axis=1) == self.labels))
+
+
+def main() -> None:
+    options = arguments()
+    with tempfile.TemporaryDirectory(prefix="measure-formats-") as folder:
+        network = trained_formats.trained_network()
+        scene = set_scene(network, Path(folder), options)
+        rows = []
+        for number, name in enumerate(options.formats, 1):
+            print(f"{number}/{len(options.formats)} {name}", file=sys.stderr, flush=True)
+            try:
+                rows.append(measured(name, network, scene, options.rounds))
+            except GateError as error:
+                print(f"{name}: refused: {error}", file=sys.stderr, flush=True)
+    if options.json:
+        print(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
+        return
+    for heading, lines in ((HEADINGS, map(accuracies, rows)), (COSTS, map(costs, rows))):
+        print_table(heading, list(lines), title(options), markdown=options.markdown)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    formats = list(trained_formats.FORMATS)
+    parser.add_argument("--formats", nargs="+", default=formats, choices=formats, metavar="FORMAT")
+    parser.add_argument("--camera", default="fog", choices=CAMERAS)
+    parser.add_argument(
+        "--images", type=int, default=1200, help="pictures of the changed camera, up to 1,500"
+    )
+    parser.add_argument("--tests", type=int, default=3000, help="test images, up to 3,000")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--markdown", action="store_true", help="tables as the README has them")
+    return parser.parse_args()
+
+
+def title(options: argparse.Namespace) -> str:
+    return (
+        f"{options.camera} (severity 3), {options.images} images in batches of {BATCH}, {options.tests} test images, "
+        f"{options.rounds} rounds; {os.cpu_count()} cores ({platform.machine()}), Keras {keras.__version__}, "
+        f"TensorFlow {tf.__version__}"
+    )
+
+
+def set_scene(network: keras.Model, folder: Path, options: argparse.Namespace) -> Scene:
+    """The pictures of the changed camera on disk, and what live Keras makes of them."""
+    shift = CAMERAS[options.camera]
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    taken = SPLIT_IDS["calibration"][: options.images]
+    for number, picture in zip(taken, photographs(taken, shift), strict=True):
+        Image.fromarray(picture).save(pictures / f"{number}.png")
+    tests = SPLIT_IDS["test"][: options.tests]
+    changed = photographs(tests, shift)
+    labels = read_test_images()[1].astype(int)[np.array(tests)]
+    live = {method: in_live_keras(network, pictures, changed, len(taken), method) for method in METHODS}
+    return Scene(folder, pictures, len(taken), photographs(tests, None), changed, labels, live)
+
+
+def photographs(numbers: Sequence[int], shift: Shift | None) -> NDArray[np.uint8]:
+    images = read_test_images()[0][np.array(numbers)]
+    if shift is not None:
+        images = shift.apply(images, list(numbers))
+    return np.asarray(to_square_uint8(keras.ops.convert_to_tensor(images), trained_formats.SIDE), np.uint8)
+
+
+def in_live_keras(
+    network: keras.Model, pictures: Path, changed: NDArray, samples: int, method: str
+) -> NDArray:
+    """Logits of the network itself, recalibrated on the same batches; it gets its statistics back."""
+    sites = find_sites(network, changed[:1].astype(np.float32))
+    trained = [site.statistics for site in sites]
+    images = open_folder(pictures, samples)
+    measure(
+        network, sites, lambda: map(np.float32, images.batches(trained_formats.SIDE, BATCH)), method=method
+    )
+    logits = network.predict(changed.astype(np.float32), batch_size=BATCH, verbose=0)
+    for site, statistics in zip(sites, trained, strict=True):
+        site.store(statistics)
+    return np.asarray(logits)
+
+
+def measured(name: str, network: keras.Model, scene: Scene, rounds: int) -> Row:
+    """The network in one format, in a folder of its own. Raises GateError where the gate refuses."""
+    place = scene.folder / name.replace(" ", "_")
+    place.mkdir()
+    original = trained_formats.FORMATS[name](network, place)
+    served = open_model(original)
+    publish = partial(published, original, scene)
+    begun = time.perf_counter()
+    versions = {method: publish(method, scene.samples) for method in METHODS}
+    command = (time.perf_counter() - begun) / len(METHODS)
+    few, _ = publish("layerwise", min(FEW, scene.samples), place / "few")
+    logits = {
+        method: predicted(open_model(version), scene.changed) for method, (version, _) in versions.items()
+    }
+    version, changed = versions["layerwise"]
+    bare, cost = timed(served, scene, rounds)
+    return Row(
+        format=name,
+        accuracy={
+            "clean": scene.accuracy(predicted(served, scene.clean)),
+            "changed": scene.accuracy(predicted(served, scene.changed)),
+            **{method: scene.accuracy(values) for method, values in logits.items()},
+        },
+        live={method: scene.accuracy(values) for method, values in scene.live.items()},
+        apart={method: float(np.abs(logits[method] - scene.live[method]).max()) for method in METHODS},
+        few=scene.accuracy(predicted(open_model(few), scene.changed)),
+        bytes_changed=changed,
+        files=differing(original, version),
+        command=command,
+        bare=bare,
+        cost=cost,
+    )
+
+
+def published(
+    original: Path, scene: Scene, method: str, samples: int, place: Path | None = None
+) -> tuple[Path, int]:
+    """The new version, and how many bytes of it differ: through the public interface, behind the gate."""
+    side = trained_formats.SIDE
+    done = recalibrate(
+        original,
+        ImageSource(folder=scene.pictures),
+        place or original.parent / method,
+        Settings(
+            method=method,  # type: ignore[arg-type]
+            samples=samples,
+            batch_size=BATCH,
+            told={"image_size": side, "scale": "none"},
+            refused=scene.folder / "refused.json",
+        ),
+    )
+    assert done.version is not None
+    return model_in(done.version), done.bytes_changed
+
+
+def differing(original: Path, version: Path) -> tuple[str, ...]:
+    """Names of the model's files whose bytes are others; what is published beside a model does not count."""
+    if original.is_file():
+        pairs = [(original, version)]
+    else:
+        pairs = [
+            (file, version / file.relative_to(original)) for file in original.rglob("*") if file.is_file()
+        ]
+    return tuple(
+        old.name
+        for old, new in pairs
+        if any(a != b for a, b in zip_longest(old.read_bytes(), new.read_bytes()))
+    )
+
+
+def fed(model: DeployedModel, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    """Batches as the model reads them."""
+    first = model.inputs[0].shape is not None and model.inputs[0].shape[1] == images.shape[-1]
+    values = images.astype(np.float32)
+    values = np.ascontiguousarray(values.transpose(0, 3, 1, 2)) if first else values
+    return [values[start : start + BATCH] for start in range(0, len(values), BATCH)]
+
+
+def predicted(model: DeployedModel, images: NDArray[np.uint8]) -> NDArray:
+    name = model.inputs[0].name
+    return np.concatenate([next(iter(model.predict({name: b}).values())) for b in fed(model, images)])
+
+
+def timed(model: DeployedModel, scene: Scene, rounds: int) -> tuple[float, dict[str, Cost]]:
+    """Seconds of a bare pass by the clock, and what the methods cost."""
+    images = next(open_folder(scene.pictures, scene.samples).batches(trained_formats.SIDE, scene.samples))
+    batches = fed(model, images)
+    sides: dict[str, Callable[[Sequence[NDArray]], Any]] = {
+        "bare": lambda given: [model.predict({model.inputs[0].name: batch}) for batch in given],
+        "layerwise": partial(layerwise, model),
+        "one_pass": lambda given: DeployedNetwork(model).one_pass(given, {}),
+    }
+    # the first round warms up
+    found = [
+        {side: (seconds(go, batches), seconds(go, batches[:1])) for side, go in sides.items()}
+        for _ in range(rounds + 1)
+    ][1:]
+    bare = median(each["bare"][0][0] for each in found)
+    return bare, {method: cost_of([(each[method], each["bare"]) for each in found]) for method in METHODS}
+
+
+def layerwise(model: DeployedModel, batches: Sequence[NDArray]) -> None:
+    """The statistics are given back: a change of them is no part of a bare pass."""
+    targets = Targets(model.sites, 0.0, None)
+    DeployedNetwork(model).layerwise(
+        lambda: batches,
+        targets.settle,
+        memory=2_000_000_000,
+        precise=False,
+        combine=tuple,
+        watch=lambda done: None,
+    )
+    for site, statistics in zip(model.sites, targets.stored, strict=True):
+        site.store(statistics)
+
+
+def seconds(go: Callable[[Any], Any], batches: Sequence[NDArray]) -> Seconds:
+    clock, processor = time.perf_counter(), time.process_time()
+    go(batches)
+    return time.perf_counter() - clock, time.process_time() - processor
+
+
+def cost_of(rounds: Sequence[tuple[tuple[Seconds, Seconds], tuple[Seconds, Seconds]]]) -> Cost:
+    """rounds: of the method and of a bare pass, each over all batches and over one of them."""
+
+    def ratio(kind: int, *, without_one: bool) -> float:
+        def of(side: tuple[Seconds, Seconds]) -> float:
+            whole, one = side
+            return whole[kind] - (one[kind] if without_one else 0.0)
+
+        return median(of(method) / of(bare) for method, bare in rounds)
+
+    return Cost(
+        clock=ratio(0, without_one=False),
+        processor=ratio(1, without_one=False),
+        image_clock=ratio(0, without_one=True),
+        image_processor=ratio(1, without_one=True),
+    )
+
+
+HEADINGS = (
+    *("format", "clean", "changed", "layerwise", "one_pass", "live Keras", "logits apart"),
+    *(f"{FEW} pictures", "bytes that differ", "in"),
+)
+
+
+def accuracies(row: Row) -> tuple[str, ...]:
+    a, files = row.accuracy, ", ".join(sorted(row.files))
+    return (
+        row.format,
+        *(f"{a[kind]:.4f}" for kind in ("clean", "changed", *METHODS)),
+        " / ".join(f"{row.live[method]:.4f}" for method in METHODS),
+        " / ".join(f"{row.apart[method]:.0e}" for method in METHODS),
+        f"{row.few:.4f}",
+        f"{row.bytes_changed:,}",
+        files,
+    )
+
+
+COSTS = (
+    "format",
+    "bare pass",
+    "side",
+    "clock",
+    "processor",
+    "clock, an image",
+    "processor, an image",
+    "command",
+)
+
+
+def costs(row: Row) -> tuple[str, ...]:
+    values = [row.cost[method] for method in METHODS]
+
+    def both(kind: str) -> str:
+        return " / ".join(f"{getattr(each, kind):.2f} x" for each in values)
+
+    kinds = ("clock", "processor", "image_clock", "image_processor")
+    return (
+        row.format,
+        f"{row.bare:.1f} s",
+        " / ".join(METHODS),
+        *map(both, kinds),
+        f"{row.command:.0f} s",
+    )
+
+
+def print_table(
+    headings: Sequence[str], lines: Sequence[Sequence[str]], title: str, *, markdown: bool
+) -> None:
+    if markdown:
+        first, *rest = ["| " + " | ".join(cells) + " |" for cells in (headings, *lines)]
+        print("\n".join([first, "|" + "---|" * len(headings), *rest]), f"\n{title}\n", sep="\n")
+        return
+    table = Table(*headings, title=title)
+    for cells in lines:
+        table.add_row(*cells)
+    # wide enough for every cell also where the output is a file
+    Console(width=200).print(table)
+
+
+if __name__ == "__main__":
+    main()
