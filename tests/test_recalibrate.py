@@ -151,6 +151,12 @@ def test_two_of_ten_classes_are_refused_without_labels(place, pictures, tmp_path
     assert "class balance" in refused(place, ImageSource(folder=two), tmp_path)
 
 
+def test_images_of_all_classes_are_refused_where_two_are_said_to_be_in_service(place, pictures, tmp_path):
+    shares = (0.5, 0.5, *[0.0] * 8)
+    failed = refused(place, ImageSource(folder=pictures / "same"), tmp_path, class_shares=shares)
+    assert failed == {"class balance"}
+
+
 def test_inverted_images_with_labels_are_refused(place, pictures, tmp_path):
     failed = refused(place, ImageSource(folder=pictures / "inverted"), tmp_path, labelled=True)
     assert failed & {"a change that BN can repair", "labelled accuracy"}

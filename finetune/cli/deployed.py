@@ -56,6 +56,10 @@ def recalibrate(
         bool, typer.Option("--labelled", help="The images have labels: DIR/class/picture.")
     ] = False,
     tolerance: Annotated[float, typer.Option(help="Fall in accuracy that is accepted.")] = 0.01,
+    class_shares: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,...", help="Mix of the classes in service, or a JSON file; else all alike."),
+    ] = None,
     force: Annotated[
         str | None, typer.Option(metavar="REASON", help="Publish against the gate; recorded.")
     ] = None,
@@ -89,6 +93,7 @@ def recalibrate(
     finetune recalibrate models/shirts --images checked/ --labelled --dry-run --json
     finetune recalibrate models:/shirts@champion --images today/ --promote
     """
+    from finetune.cli.class_shares import shares_in
     from finetune.cli.sizes import bytes_in
     from finetune.tracking.address import is_address
 
@@ -97,6 +102,7 @@ def recalibrate(
 
     source = image_source(images, recipe, tfds)
     budget = bytes_in(memory)
+    shares = None if class_shares is None else shares_in(class_shares)
     told = preprocessing_told(image_size, scale, channel_order, layout)
     progress = progress_for(quiet)
     progress.phase("importing TensorFlow")
@@ -114,6 +120,7 @@ def recalibrate(
         labelled=labelled,
         tolerance=tolerance,
         reference_images=reference_images,
+        class_shares=shares,
         force=force,
         told=told,
         signature=signature,

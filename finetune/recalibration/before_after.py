@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from numpy.typing import NDArray
 
 from finetune.batchnorm.measure import Measurement, measure_anew
@@ -23,7 +24,8 @@ from finetune.recalibration.subject import ImageSet, Prepared, Subject
 @dataclass(frozen=True, eq=False)
 class BeforeAfter:
     """stored: by site path, the statistics before. positions: values behind a channel for one image.
-    before, after: scores (images, classes), None where the model has none."""
+    before, after: scores (images, classes), None where the model has none. expected: share of each class, (classes,),
+    None where nobody said."""
 
     subject: Subject
     images: ImageSet
@@ -32,6 +34,7 @@ class BeforeAfter:
     positions: Mapping[str, int]
     before: NDArray | None
     after: NDArray | None
+    expected: NDArray | None
 
     def scores(self, outputs: NDArray | None) -> dict[str, float]:
         """Accuracy and the other metrics of outputs on the images, by name; empty where these have no labels."""
@@ -63,6 +66,7 @@ class BeforeAfter:
             after=self.after,
             prior=self.measurement.prior,
             labels=None if labels is None else labels[: self.measurement.images],
+            expected=self.expected,
             labelled=Labelled(self.before, self.after, labels[: len(self.after)]) if scored else None,  # type: ignore[arg-type,index]
         )
 
@@ -99,7 +103,8 @@ def measure_subject(
     except Exception as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise ModelError(f"{subject.address}: cannot be measured: {first}") from error
-    return BeforeAfter(subject, images, measurement, stored, positions, before, after)
+    expected = None if settings.class_shares is None else np.array(settings.class_shares)
+    return BeforeAfter(subject, images, measurement, stored, positions, before, after, expected)
 
 
 def first_moments(network: DeployedNetwork, batches: Prepared) -> tuple[list[PopulationMoments], int]:

@@ -49,7 +49,7 @@ def class_balance(
     )
     passed = apart - chance <= SKEWED
     if not passed:
-        detail += "; give images of all classes, or the class shares of the training data if they are meant to differ"
+        detail += "; give images of all classes, or say with --class-shares in which mix they come in service"
     return Check("class balance", passed, detail)
 
 

@@ -40,8 +40,8 @@ class Evidence:
     where they are no scores of classes. positions: by site path, values behind one channel for one image.
     statistics: by site path, those that are to be published. residual: largest distance between them and a fresh
     measurement. prior: N0. labels: of the calibration images, (images,), where known. labelled: outputs on labelled
-    images, which may be the calibration images. expected: share of each class among the images that the model was
-    trained on, (classes,); all alike where not known. loaders: what the format found out about the written copy.
+    images, which may be the calibration images. expected: share of each class in service, (classes,); all alike where
+    not known. loaders: what the format found out about the written copy.
     """
 
     images: int
@@ -85,13 +85,19 @@ def judge(evidence: Evidence, tolerance: float = TOLERANCE) -> Verdict:
     ]
     pair = _probabilities(evidence.before, evidence.after)
     if pair is not None:
-        checks.append(class_balance(*pair, evidence.labels, evidence.expected))
+        checks.append(class_balance(*pair, evidence.labels, _shares(evidence.expected, pair[0].shape[1])))
     scores: Mapping[str, Difference] = {}
     if evidence.labelled is not None:
         seen = evidence.labelled
         judged, scores = improvement(*_scored(seen), seen.labels, tolerance)
         checks += judged
     return Verdict(tuple(checks), scores)
+
+
+def _shares(expected: Float64 | None, classes: int) -> Float64 | None:
+    if expected is not None and len(expected) != classes:
+        raise DataError(f"class shares: found {len(expected)}, the model has {classes} classes")
+    return expected
 
 
 def _scored(labelled: Labelled) -> tuple[Float64, Float64]:

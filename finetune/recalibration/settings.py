@@ -39,7 +39,8 @@ class Settings:
     in accuracy that it accepts. force: the reason to publish against the gate. told: fields of
     finetune.recalibration.preprocessing.Preprocessing. signature: of a SavedModel. trust: run a Keras file's Lambdas.
     twin: the export of a Keras file, which it is measured through where its code is not here; left out, the one that
-    lies beside it as saved_model/<n>. refused: where the report goes if the gate refuses.
+    lies beside it as saved_model/<n>. class_shares: of the images in service, which the gate expects; all alike where
+    they are not given. refused: where the report goes if the gate refuses.
     """
 
     method: Method = "layerwise"
@@ -57,6 +58,7 @@ class Settings:
     signature: str | None = None
     trust: bool = False
     twin: Path | None = None
+    class_shares: tuple[float, ...] | None = None
     refused: Path = Path("recalibration_refused.json")
 
     def __post_init__(self) -> None:

@@ -77,6 +77,8 @@ def test_recalibrate_hands_on_what_was_typed(finetune, asked):
         "--trust",
         "--twin",
         "export",
+        "--class-shares",
+        "3,1",
     ]
     assert finetune("recalibrate", "models/shirts", *typed, *more, *foreign, "--dry-run").code == 0
     settings = asked["settings"]
@@ -93,7 +95,7 @@ def test_recalibrate_hands_on_what_was_typed(finetune, asked):
     )
     assert (settings.labelled, settings.tolerance, settings.force) == (True, 0.02, "why not")
     assert (settings.statistics, settings.trust, asked["dry"]) == ("plain", True, True)
-    assert settings.twin == Path("export")
+    assert (settings.twin, settings.class_shares) == (Path("export"), (0.75, 0.25))
     assert settings.told == {"image_size": 96, "scale": "imagenet", "order": "bgr", "layout": "nchw"}
 
 

@@ -99,6 +99,11 @@ def test_a_mix_that_is_expected_passes():
     assert judge(evidence(rare, rare, expected=expected)).passed
 
 
+def test_a_mix_of_other_classes_than_the_model_has_is_bad_input():
+    with pytest.raises(DataError, match="class shares: found 3, the model has 10 classes"):
+        judge(evidence(FAIR, FAIR, expected=np.full(3, 1 / 3)))
+
+
 def test_few_fair_images_are_not_taken_for_skewed():
     for seed in range(50):
         drawn = np.random.default_rng(seed).integers(0, CLASSES, 32)
