@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from finetune.errors import InputError
 
@@ -24,7 +25,7 @@ def shares_in(text: str) -> tuple[float, ...]:
     return tuple(value / total for value in values)
 
 
-def _in_file(path: Path) -> list[object]:
+def _in_file(path: Path) -> list[Any]:
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
