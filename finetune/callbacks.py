@@ -71,7 +71,7 @@ class EpochLog(keras.callbacks.Callback):
 class BestWeights(keras.callbacks.Callback):
     """Keep the weights (running statistics included) of the epoch with the lowest validation loss.
 
-    They are put back when the stage ends or stops early for want of progress.
+    One for all legs of a stage. It stops the stage for want of progress, and whoever trains puts weights back.
     patience: epochs without a new best after which the stage stops; None never stops it.
     before: validation loss at the start, where it is known.
     """
@@ -83,20 +83,28 @@ class BestWeights(keras.callbacks.Callback):
         self.best_epoch = 0
         self.weights: list[np.ndarray] = []
         self.initial: list[np.ndarray] = []
+        self.latest: list[np.ndarray] = []
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self.weights = self.initial = self.model.get_weights()
+        if not self.initial:
+            self.weights = self.initial = self.model.get_weights()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         loss = float((logs or {})["val_loss"])
+        self.latest = self.model.get_weights()
         if loss < self.best:
             self.best, self.best_epoch = loss, epoch + 1
-            self.weights = self.model.get_weights()
+            self.weights = self.latest
         elif self.patience is not None and epoch + 1 - self.best_epoch >= self.patience:
             self.model.stop_training = True
 
-    def on_train_end(self, logs: Any = None) -> None:
+    def put_best_back(self) -> None:
+        """Of all epochs so far; those of the start where no loss was a number."""
         self.model.set_weights(self.weights)
+
+    def put_latest_back(self) -> None:
+        """As the last epoch left them."""
+        self.model.set_weights(self.latest)
 
     @property
     def got_worse(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+from finetune.batch_sizes import sizes_in_words
 from finetune.batchnorm.shift import Shift, shift
 from finetune.batchnorm.sites import BNSite
 from finetune.batchnorm.timeline import Reading
@@ -19,7 +20,8 @@ def stage_in_words(number: int, stages: Sequence[Stage]) -> str:
     part = stage.train if isinstance(stage.train, str) else f"from {stage.train.layer} on"
     epochs = "1 epoch" if stage.epochs == 1 else f"{stage.epochs} epochs"
     title = f"stage {number + 1} of {len(stages)}"
-    return f"{title}: train {part}, {epochs}, {stage.optimizer} at {stage.learning_rate:g}"
+    rate = f"{stage.optimizer} at {stage.learning_rate:g}"
+    return f"{title}: train " + ", ".join(filter(None, (part, epochs, rate, sizes_in_words(stage))))
 
 
 def finish_in_words(finish: Finish, frozen_epochs: int = 0) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ UNDECAYED = ("gamma", "beta", "bias")
 
 
 def optimizer_for(stage: Stage, steps: int) -> keras.optimizers.Optimizer:
-    """For one stage of `steps` batches an epoch."""
-    rate = _schedule(stage, steps * stage.epochs)
+    """For one stage of `steps` batches in all its epochs."""
+    rate = _schedule(stage, steps)
     decay = stage.weight_decay or None
     average = {"use_ema": True, "ema_momentum": stage.ema} if stage.ema is not None else {}
     if stage.optimizer == "sgd":

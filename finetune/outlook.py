@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from finetune.batch_sizes import legs
 from finetune.batchnorm.horizon import Stretch, short_horizon
 from finetune.batchnorm.positions import few_positions, too_few_positions
-from finetune.batchnorm.sites import restored_settings
+from finetune.batchnorm.sites import BNSite, restored_settings
 from finetune.policies.base import Policy
 from finetune.train import following_epochs
 from finetune.trained_part import Trainee, choose_trained
@@ -25,28 +26,75 @@ class Outlook:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Followed:
+    """A stretch in which a site follows the batch. key: what says the batch size."""
+
+    site: BNSite
+    stretch: Stretch
+    batch_size: int
+    key: str
+
+
 def outlook(
-    trainee: Trainee, policy: Policy, stages: Sequence[Stage], steps: int, batch_size: int
+    trainee: Trainee,
+    policy: Policy,
+    stages: Sequence[Stage],
+    steps: int,
+    batch_size: int,
+    *,
+    images: int | None = None,
 ) -> Outlook:
-    """Carry out the policy's preparations for every stage of `steps` batches an epoch, and train nothing."""
-    followed = followed_stretches(trainee, policy, stages, steps)
-    followers = [site for site in trainee.sites if site.path in followed]
-    problems = (*policy.problems(trainee.sites), *too_few_positions(followers, batch_size))
-    warnings = () if problems else (*few_positions(followers, batch_size), *short_horizon(followed))
-    return Outlook(problems, warnings)
+    """Carry out the policy's preparations for every stage, and train nothing.
+
+    steps, batch_size: of an epoch of the stages that have no batch size of their own. images: in the training
+    split, by which the others count; steps x batch_size where left out.
+    """
+    followed = list(_followed(trainee, policy, stages, batch_size, images or steps * batch_size))
+    problems, warnings = list(policy.problems(trainee.sites)), list[str]()
+    for (size, key), sites in _at_their_smallest_batches(followed).items():
+        problems += too_few_positions(sites, size, key)
+        warnings += few_positions(sites, size, key)
+    warnings += short_horizon(_stretches(followed))
+    return Outlook(tuple(problems), () if problems else tuple(warnings))
 
 
 def followed_stretches(
-    trainee: Trainee, policy: Policy, stages: Sequence[Stage], steps: int
+    trainee: Trainee, policy: Policy, stages: Sequence[Stage], batch_size: int, images: int
 ) -> dict[str, list[Stretch]]:
     """The stretches of training in which each site follows the batch, by site path; no entry where it never does."""
-    followed: dict[str, list[Stretch]] = {}
+    return _stretches(_followed(trainee, policy, stages, batch_size, images))
+
+
+def _followed(
+    trainee: Trainee, policy: Policy, stages: Sequence[Stage], batch_size: int, images: int
+) -> Iterator[Followed]:
     with restored_settings(trainee.sites):
         for number, stage in enumerate(stages):
+            key = "data.batch_size" if stage.batch_size is None else f"stages[{number}].batch_size"
             trained = choose_trained(trainee, stage.train)
-            policy.prepare(trainee.sites, trained=trained, steps_per_epoch=steps)
-            epochs = following_epochs(policy, stages, number)
-            for site in trainee.sites:
-                if site.calls and site.mode == "batch":
-                    followed.setdefault(site.path, []).append(Stretch(site.momentum, steps * epochs))
-    return followed
+            for leg in legs(stage, batch_size, images, range(following_epochs(policy, stages, number))):
+                policy.prepare(trainee.sites, trained=trained, steps_per_epoch=leg.steps)
+                steps = leg.steps * len(leg.epochs)
+                for site in trainee.sites:
+                    if site.calls and site.mode == "batch":
+                        yield Followed(site, Stretch(site.momentum, steps), leg.batch_size, key)
+
+
+def _stretches(followed: Iterable[Followed]) -> dict[str, list[Stretch]]:
+    found: dict[str, list[Stretch]] = {}
+    for one in followed:
+        found.setdefault(one.site.path, []).append(one.stretch)
+    return found
+
+
+def _at_their_smallest_batches(followed: Iterable[Followed]) -> dict[tuple[int, str], list[BNSite]]:
+    """The sites that follow, by the size and the key of the smallest batches that they follow."""
+    smallest: dict[str, Followed] = {}
+    for one in followed:
+        if one.site.path not in smallest or one.batch_size < smallest[one.site.path].batch_size:
+            smallest[one.site.path] = one
+    found: dict[tuple[int, str], list[BNSite]] = {}
+    for one in smallest.values():
+        found.setdefault((one.batch_size, one.key), []).append(one.site)
+    return found

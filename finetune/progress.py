@@ -16,6 +16,9 @@ class Progress:
     def stage(self, title: str, epochs: int, steps: int, batch_size: int) -> None:
         """A stage of `epochs` epochs of `steps` batches begins."""
 
+    def rebatched(self, steps: int, batch_size: int) -> None:
+        """From here on an epoch of the stage has `steps` batches of this size."""
+
     def batch(self, step: int, loss: float, accuracy: float) -> None:
         """One batch of the current epoch is done; loss and accuracy are means over the epoch so far."""
 
@@ -47,6 +50,9 @@ class LineProgress(Progress):
         self.phase(title)
         self.epochs, self.steps, self.batch_size = epochs, steps, batch_size
         self.begun = time.perf_counter()
+
+    def rebatched(self, steps: int, batch_size: int) -> None:
+        self.steps, self.batch_size = steps, batch_size
 
     def batch(self, step: int, loss: float, accuracy: float) -> None:
         self.latest = time.perf_counter()
@@ -96,7 +102,7 @@ class BarProgress(LineProgress):
             transient=True,
             auto_refresh=False,
         )
-        self.task = self.bar.add_task("epoch 1", total=epochs * steps, measures="")
+        self.task = self.bar.add_task("epoch 1", total=epochs, measures="")
         self.bar.start()
 
     def batch(self, step: int, loss: float, accuracy: float) -> None:
@@ -106,14 +112,14 @@ class BarProgress(LineProgress):
         self.shown = self.latest
         self.bar.update(
             self.task,
-            completed=self.done + step,
-            description=f"epoch {self.done // self.steps + 1}/{self.epochs}",
+            completed=self.done + step / self.steps,
+            description=f"epoch {self.done + 1}/{self.epochs}",
             measures=f"loss {loss:.3f}  accuracy {accuracy:.3f}  {self.rate(step):.0f} images/s",
             refresh=True,
         )
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        self.done = epoch * self.steps
+        self.done = epoch
         super().epoch(epoch, metrics)
 
     def share(self, done: float) -> None:

@@ -40,6 +40,7 @@ from finetune.training import (
     Trained,
     batch_size,
     batches_of,
+    last_batch_size,
     steps_per_epoch,
     train,
 )
@@ -106,7 +107,7 @@ def fine_tune(running: Running) -> RunResult:
             trained.timeline.pretrained,
             running.trainee.sites,
             trained.momentum,
-            batch_size(running.recipe, running.splits),
+            last_batch_size(running.recipe, running.splits),
         ),
         test=test,
         checks=checks,
@@ -130,8 +131,8 @@ def build(recipe: Recipe, splits: Splits) -> tuple[BuiltBackbone, Trainee]:
 
 def look_ahead(recipe: Recipe, splits: Splits, trainee: Trainee) -> tuple[str, ...]:
     """What a person should know before the training. Raises InputError where the policy cannot be carried out."""
-    steps, images = steps_per_epoch(recipe, splits), batch_size(recipe, splits)
-    ahead = outlook(trainee, recipe.policy, recipe.stages, steps, images)
+    steps, size = steps_per_epoch(recipe, splits), batch_size(recipe, splits)
+    ahead = outlook(trainee, recipe.policy, recipe.stages, steps, size, images=splits.train.count)
     if ahead.problems:
         raise InputError(ahead.problems)
     return ahead.warnings

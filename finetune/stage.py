@@ -28,12 +28,30 @@ Trained = Annotated[
 ]
 
 
+BatchSize = Annotated[int, Field(ge=1)]
+
+
+def _number_or_list(size: Any) -> str:
+    return "list" if isinstance(size, list | tuple) else "number"
+
+
+BatchSizes = Annotated[
+    Annotated[BatchSize, Tag("number")] | Annotated[tuple[BatchSize, ...], Field(min_length=1), Tag("list")],
+    Discriminator(_number_or_list),
+]
+
+
 class Stage(Component):
     """What is trained, for how long and how fast."""
 
     train: Trained = Field(description="head, everything, or {from: LAYER}")
     epochs: int = Field(ge=1, description="passes over the training split")
     learning_rate: float = Field(gt=0, description="the peak, reached after the warm-up")
+    batch_size: BatchSizes | None = Field(
+        None,
+        description="images a training step; a list has one entry an epoch, and the last one stays;"
+        " data.batch_size where left out",
+    )
     schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="how the rate goes on after the warm-up"
     )
@@ -68,6 +86,17 @@ class Stage(Component):
                 "unused_key",
                 "only optimizer sgd has a momentum, not {optimizer}; leave it out",
                 {"at": ("momentum",), "optimizer": self.optimizer},
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_batch_size_has_an_epoch(self) -> Self:
+        listed = self.batch_size if isinstance(self.batch_size, tuple) else ()
+        if len(listed) > self.epochs:
+            raise PydanticCustomError(
+                "unused_key",
+                "expected at most one entry an epoch, got {listed} for {epochs}; leave out those that no epoch has",
+                {"at": ("batch_size",), "listed": len(listed), "epochs": self.epochs},
             )
         return self
 

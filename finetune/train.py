@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING
 import keras
 
 from finetune.averaging import keep_if_no_worse, put_average
+from finetune.batch_sizes import Leg, legs, steps_of
 from finetune.batchnorm.fast_sites import fast_sites
 from finetune.batchnorm.sites import BNSite
-from finetune.callbacks import BestWeights, DivergenceWatch, EpochLog
-from finetune.errors import DivergedError
 from finetune.feature_cache import ImageSource, NotCacheable, cached_head_stage
+from finetune.fitting import Feed, Log, Watched, fit_legs
 from finetune.optimizer import optimizer_for
 from finetune.policies.base import Images, Policy
 from finetune.progress import Progress
@@ -26,14 +25,11 @@ if TYPE_CHECKING:
     from finetune.stage import Stage
 
 
-KNOWS_SOMETHING, GUESSES = 0.8, 0.95
-"""Shares of the loss of guessing: below the one a network knows something, above the other it does not."""
-
-
 @dataclass(frozen=True, eq=False)
 class Material:
     """Batched data for the trainer. steps: training batches an epoch; classes: how many there are.
-    images: what the batches are made from, for stages that compute their features once; None computes them anew."""
+    images: what the batches are made from; None trains on these batches alone, whatever a stage says about their
+    size, and computes features anew."""
 
     training: tf.data.Dataset
     validation: tf.data.Dataset
@@ -55,9 +51,6 @@ class FitOutcome:
     notes: tuple[str, ...] = ()
 
 
-Log = Callable[[int, Mapping[str, float]], None]
-
-
 def fit_stage(
     trainee: Trainee,
     policy: Policy,
@@ -77,12 +70,19 @@ def fit_stage(
     that knew something back to guessing; the last good weights are in the model then.
     """
     trained = choose_trained(trainee, stage.train)
-    policy.prepare(trainee.sites, trained=trained, steps_per_epoch=material.steps)
     part = range(stage.epochs if epochs is None else epochs)
+    ahead = _legs(stage, material, part)
+    policy.prepare(trainee.sites, trained=trained, steps_per_epoch=ahead[0].steps)
     with fast_sites(trainee.model, trainee.sites):
-        compile_stage(trainee.model, stage, material.steps)
-        model, fed = _without_backbone(trainee, stage, title, material, progress)
-        loss = _fit(model, stage, title, fed, progress, log, before, part)
+        compile_stage(trainee.model, stage, steps_of(_legs(stage, material)))
+        model, feed = _without_backbone(trainee, stage, title, material, progress)
+
+        def turn(leg: Leg) -> None:
+            policy.prepare(trainee.sites, trained=trained, steps_per_epoch=leg.steps)
+            _compile(model, trainee.model.optimizer)
+
+        watched = Watched(title, stage.epochs, progress, log, before, stage.early_stopping)
+        loss = fit_legs(model, ahead, feed, watched, turn)
     return _averaged(trainee, policy, stage, title, material, FitOutcome(trained, loss), part)
 
 
@@ -101,18 +101,21 @@ def fit_frozen_epochs(
     The optimizer goes on where it was and the learning rate where the schedule is. Otherwise as `fit_stage`.
     """
     trained = choose_trained(trainee, stage.train)
-    policy.prepare(trainee.sites, trained=trained, steps_per_epoch=material.steps)
-    policy.prepare_frozen_epochs(trainee.sites, trained=trained)
     part = range(stage.epochs - policy.frozen_epochs, stage.epochs)
+    ahead = _legs(stage, material, part)
+    policy.prepare(trainee.sites, trained=trained, steps_per_epoch=ahead[0].steps)
+    policy.prepare_frozen_epochs(trainee.sites, trained=trained)
     optimizer = trainee.model.optimizer
     # epochs that early stopping left out count for the schedule
-    optimizer.iterations.assign(part.start * material.steps)
+    optimizer.iterations.assign(steps_of(_legs(stage, material, range(part.start))))
     last = "the last" if len(part) == 1 else f"the last {len(part)}"
     title = f"{title}, {last} with running statistics that stay"
     with fast_sites(trainee.model, trainee.sites):
         _compile(trainee.model, optimizer)
-        model, fed = _without_backbone(trainee, stage, title, material, progress)
-        loss = _fit(model, stage, title, fed, progress, log, before, part)
+        model, feed = _without_backbone(trainee, stage, title, material, progress)
+        watched = Watched(title, stage.epochs, progress, log, before, stage.early_stopping)
+        # nothing follows, so nothing depends on the number of steps an epoch
+        loss = fit_legs(model, ahead, feed, watched, lambda leg: None)
     return _averaged(trainee, policy, stage, title, material, FitOutcome(trained, loss), part)
 
 
@@ -122,67 +125,50 @@ def following_epochs(policy: Policy, stages: Sequence[Stage], number: int) -> in
     return stages[number].epochs - (policy.frozen_epochs if last else 0)
 
 
+def _legs(stage: Stage, material: Material, part: range | None = None) -> tuple[Leg, ...]:
+    if material.images is None:
+        return (Leg(part or range(stage.epochs), material.batch_size, material.steps),)
+    return legs(stage, material.batch_size, material.images.splits.train.count, part)
+
+
 def _without_backbone(
     trainee: Trainee, stage: Stage, title: str, material: Material, progress: Progress
-) -> tuple[keras.Model, Material]:
+) -> tuple[keras.Model, Feed]:
     """The compiled head and the features of the images, where nothing else of the compiled model trains;
     the model and the images themselves where they cannot be kept."""
-    if stage.train != "head" or stage.cache_features == "off" or material.images is None:
-        return trainee.model, material
+    source = material.images
+    if stage.train != "head" or stage.cache_features == "off" or source is None:
+        return trainee.model, _feed(material)
     try:
         cached = cached_head_stage(
             trainee.model,
             trainee.backbone,
-            material.images,
+            source,
             stage.cache_features,
             stage.cached_views,
             progress=progress,
         )
     except NotCacheable as reason:
         progress.note(f"{title}: every epoch runs the backbone: {reason}")
-        return trainee.model, material
+        return trainee.model, _feed(material)
     # the model's own optimizer: what comes after the training asks the model for it
     _compile(cached.head, trainee.model.optimizer)
-    return cached.head, replace(material, training=cached.training, validation=cached.validation)
+    fed = replace(material, training=cached.training, validation=cached.validation)
+    return cached.head, _feed(fed, cached.rebatched)
 
 
-def _fit(
-    model: keras.Model,
-    stage: Stage,
-    title: str,
+def _feed(
     material: Material,
-    progress: Progress,
-    log: Log,
-    before: float | None,
-    part: range,
-) -> float:
-    """The validation loss of the best epoch among `part` (from 0), whose weights are in the model then."""
-    best = BestWeights(stage.early_stopping, before)
-    watch = DivergenceWatch(title, material.steps, material.classes)
-    progress.stage(title, stage.epochs, material.steps, material.batch_size)
-    try:
-        model.fit(
-            material.training,
-            validation_data=material.validation,
-            initial_epoch=part.start,
-            epochs=part.stop,
-            class_weight=dict(material.class_weights) if material.class_weights else None,
-            callbacks=[watch, EpochLog(progress, log), best],
-            verbose=0,
-            # the batches come shuffled; Keras warns that it will not shuffle them again
-            shuffle=False,
-        )
-        refuse_collapse(title, before, best.best, material.classes)
-    except DivergedError:
-        best.put_last_good_back()
-        raise
-    finally:
-        progress.close()
-    if best.got_worse:
-        progress.note(
-            f"{title}: no epoch reached the validation loss that the stage began with ({before:.3f})"
-        )
-    return best.best
+    batches: Callable[[ImageSource], tf.data.Dataset] = ImageSource.training_batches,
+) -> Feed:
+    """batches: makes those of another size than the material's."""
+
+    def training(leg: Leg) -> tf.data.Dataset:
+        if leg.batch_size == material.batch_size or material.images is None:
+            return material.training
+        return batches(material.images.rebatched(leg.batch_size, leg.epochs.start))
+
+    return Feed(training, material.validation, material.classes, material.class_weights)
 
 
 def _averaged(
@@ -209,19 +195,9 @@ def _averaged(
     return FitOutcome(fitted.trained, average if kept else best, (*notes, f"{said}; {outcome}"))
 
 
-def refuse_collapse(title: str, before: float | None, after: float, classes: int) -> None:
-    """Raise DivergedError where a network fell back to guessing: dead units leave a finite loss, ln(classes)."""
-    guessing = math.log(classes)
-    if before is not None and before < KNOWS_SOMETHING * guessing and after > GUESSES * guessing:
-        raise DivergedError(
-            f"{title}: the network collapsed: its lowest validation loss is {after:.3f}, guessing has {guessing:.3f}, "
-            f"and it began at {before:.3f}; lower the learning rate of this stage (frozen statistics need a lower one "
-            "than batch statistics), or lengthen its warmup"
-        )
-
-
 def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
-    """Compile for one stage: optimizer, schedule, loss; XLA only where there is an accelerator ("auto")."""
+    """Compile for one stage of `steps` batches in all: optimizer, schedule, loss; XLA only where there is an
+    accelerator ("auto")."""
     _compile(model, optimizer_for(stage, steps))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.backbones.base import BuiltBackbone
+from finetune.batch_sizes import legs
 from finetune.batchnorm.sites import restored_settings
 from finetune.batchnorm.timeline import Reading, Timeline, read
 from finetune.datasets.base import Splits
@@ -172,8 +173,13 @@ def calibration_of(running: Running) -> Images:
 
 
 def batch_size(recipe: Recipe, splits: Splits) -> int:
-    """Images a training step: a split smaller than a batch is one."""
+    """Images a training step where a stage has no size of its own: a split smaller than a batch is one."""
     return min(recipe.data.batch_size, splits.train.count)
+
+
+def last_batch_size(recipe: Recipe, splits: Splits) -> int:
+    """Images a training step at the end of the last stage."""
+    return legs(recipe.stages[-1], recipe.data.batch_size, splits.train.count)[-1].batch_size
 
 
 def steps_per_epoch(recipe: Recipe, splits: Splits) -> int:

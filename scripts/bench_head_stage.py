@@ -94,7 +94,7 @@ def one_stage(recipe: Recipe, splits: Splits, stage: Stage, *, cached: bool) -> 
     else:
         training = training_batches(splits.train, recipe.data, recipe.seed)
         validation = evaluation_batches(splits.validation, EVALUATION_BATCH)
-    compile_stage(model, stage, steps)
+    compile_stage(model, stage, steps * stage.epochs)
     watch = DivergenceWatch("stage 1 of 1", steps, len(splits.class_names))
     log = EpochLog(Progress(), lambda epoch, metrics: None)
     callbacks = [watch, log, BestWeights(None), clock]

@@ -11,9 +11,9 @@ LAYERS = [
     {"errors", "component", "classifier", "result", "masking"},
     {"batchnorm"},
     {"policies", "backbones", "heads", "datasets", "formats", "stage"},
-    {"recipe", "progress", "stopwatch", "run_folder"},
+    {"recipe", "batch_sizes", "progress", "stopwatch", "run_folder"},
     {"recipe_file", "feature_cache"},
-    {"assemble", "optimizer", "callbacks", "trained_part", "averaging", "train", "outlook"}
+    {"assemble", "optimizer", "callbacks", "trained_part", "averaging", "fitting", "train", "outlook"}
     | {"evaluate", "export", "describe", "provenance", "recalibration"},
     {"tracking", "report"},
     {"training", "run", "evaluation_run", "recalibration_run", "drift_run"}

@@ -23,7 +23,7 @@ def trainee():
 
 
 def followed(trainee, policy, *stages):
-    return followed_stretches(trainee, policy, stages, STEPS)
+    return followed_stretches(trainee, policy, stages, 16, STEPS * 16)
 
 
 def test_sites_follow_in_the_stages_that_train_them(trainee):

@@ -8,6 +8,7 @@ import tensorflow as tf
 from finetune.batchnorm.sites import find_sites
 from finetune.batchnorm.timeline import read
 from finetune.errors import DivergedError, InputError
+from finetune.fitting import refuse_collapse
 from finetune.policies import Freeze, Retrain, Statistics
 from finetune.progress import Progress
 from finetune.stage import FromLayer, Stage
@@ -17,7 +18,6 @@ from finetune.train import (
     fit_frozen_epochs,
     fit_stage,
     following_epochs,
-    refuse_collapse,
 )
 from finetune.trained_part import Trainee, choose_trained
 from tests.nets import CLASSES, images, labels, nested_net
@@ -111,7 +111,7 @@ def test_the_policy_holds_through_two_stages():
 
 def rates(**options):
     model = nested_net()
-    compile_stage(model, Stage(train="head", epochs=2, learning_rate=1.0, **options), steps=50)
+    compile_stage(model, Stage(train="head", epochs=2, learning_rate=1.0, **options), steps=100)
     rate = model.optimizer._learning_rate
     return [float(rate(step)) for step in range(101)] if callable(rate) else [float(rate)] * 101
 

@@ -50,6 +50,9 @@ def with_prior(
     before: RunningStatistics, measured: RunningStatistics, prior: float, images: int
 ) -> RunningStatistics:
     """The earlier statistics count as `prior` images, the measured ones as those that they were measured on."""
+    if not prior:
+        # earlier statistics that are no numbers would stay so, weighted by nothing
+        return measured
     share = images / (prior + images)
     return RunningStatistics(
         (1.0 - share) * before.mean + share * measured.mean,

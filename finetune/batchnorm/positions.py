@@ -25,20 +25,20 @@ def effective_positions(site: BNSite, batch_size: int) -> int:
     return site.fewest_positions * batch_size
 
 
-def too_few_positions(sites: Sequence[BNSite], batch_size: int) -> list[str]:
-    """Why sites in batch mode cannot train with batches of this size; empty where all can."""
+def too_few_positions(sites: Sequence[BNSite], batch_size: int, key: str = "data.batch_size") -> list[str]:
+    """Why sites in batch mode cannot train with batches of this size; empty where all can. key: what says the size."""
     few = [site for site in sites if effective_positions(site, batch_size) < FEWEST]
     if not few:
         return []
     return [
-        f"data.batch_size: batches of {batch_size} leave a single position behind each channel of "
+        f"{key}: batches of {batch_size} leave a single position behind each channel of "
         f"{_counted(few, batch_size, len(sites))}: nothing to normalise with; "
         f"use batches of at least {FEWEST} images ({ENOUGH} or more is better), "
         "or one of the policies freeze, recalibrate and affine for these sites"
     ]
 
 
-def few_positions(sites: Sequence[BNSite], batch_size: int) -> list[str]:
+def few_positions(sites: Sequence[BNSite], batch_size: int, key: str = "data.batch_size") -> list[str]:
     """A warning about sites in batch mode whose batch statistics are mostly noise; empty where there are none."""
     few = [site for site in sites if effective_positions(site, batch_size) < ENOUGH]
     if not few:
@@ -46,7 +46,7 @@ def few_positions(sites: Sequence[BNSite], batch_size: int) -> list[str]:
     wanted = max(-(-ENOUGH // site.fewest_positions) for site in few)
     return [
         f"few positions behind each channel of {_counted(few, batch_size, len(sites))}: their batch statistics "
-        f"are mostly noise; use batches of at least {wanted} images (data.batch_size), or one of the policies "
+        f"are mostly noise; use batches of at least {wanted} images ({key}), or one of the policies "
         "freeze, recalibrate and affine for these sites"
     ]
 

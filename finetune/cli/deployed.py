@@ -58,7 +58,9 @@ def recalibrate(
     tolerance: Annotated[float, typer.Option(help="Fall in accuracy that is accepted.")] = 0.01,
     class_shares: Annotated[
         str | None,
-        typer.Option(metavar="N,N,...", help="Mix of the classes in service, or a JSON file; else all alike."),
+        typer.Option(
+            metavar="N,N,...", help="Mix of the classes in service, or a JSON file; else all alike."
+        ),
     ] = None,
     force: Annotated[
         str | None, typer.Option(metavar="REASON", help="Publish against the gate; recorded.")

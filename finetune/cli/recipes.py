@@ -55,9 +55,13 @@ def _tell(path: Path, said: str | None, problems: list[str]) -> None:
 
 
 def in_brief(recipe: Recipe) -> str:
-    """`bundled resnet50_quarter, freeze, tfds fashion_shift`."""
+    """`bundled resnet50_quarter, freeze, tfds fashion_shift`, and the batch sizes that stages have of their own."""
+    from finetune.batch_sizes import sizes_in_words
+
     backbone, data = recipe.backbone, recipe.data
-    return f"{backbone.source} {_identity(backbone)}, {_policy(recipe)}, {data.source} {_identity(data)}"
+    said = f"{backbone.source} {_identity(backbone)}, {_policy(recipe)}, {data.source} {_identity(data)}"
+    sizes = [(number, sizes_in_words(stage)) for number, stage in enumerate(recipe.stages, 1)]
+    return said + "".join(f", stage {number} in {words}" for number, words in sizes if words)
 
 
 def _policy(recipe: Recipe) -> str:

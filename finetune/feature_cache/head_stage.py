@@ -26,12 +26,19 @@ class HeadStage:
     """What `fit` takes in place of the model and its images.
 
     head: shares its layers with the model, so that nothing is to be copied back. training, validation:
-    batches of (features float32, labels int32), one for each batch of images and in their order.
+    batches of (features float32, labels int32), one for each batch of images and in their order. rows: those of
+    the training images, each in so many views.
     """
 
     head: keras.Model
     training: tf.data.Dataset
     validation: tf.data.Dataset
+    rows: Rows
+    views: int
+
+    def rebatched(self, source: ImageSource) -> tf.data.Dataset:
+        """`training` in the batches and the order of another source of the same images."""
+        return _looked_up(self.rows, source.training_order(self.views))
 
 
 @dataclass(eq=False)
@@ -91,6 +98,8 @@ def cached_head_stage(
         cut.head,
         _looked_up(kept[0], source.training_order(views)),
         _looked_up(kept[1], source.validation_order()),
+        kept[0],
+        views,
     )
 
 

@@ -39,6 +39,17 @@ class ImageSource:
     seed: int
     batch_size: int
 
+    def rebatched(self, batch_size: int, epoch: int) -> ImageSource:
+        """The same images in batches of another size, from this epoch (from 0) of a stage on.
+
+        The order is one of its own: with the same seed every size would begin with the order of the first epoch.
+        """
+        dataset = self.dataset.model_copy(update={"batch_size": batch_size})
+        return replace(self, dataset=dataset, seed=self.seed + epoch)
+
+    def training_batches(self) -> tf.data.Dataset:
+        return training_batches(self.splits.train, self.dataset, self.seed)
+
     def training(self, views: int = 1) -> Images:
         """Every image `views` times, each time augmented anew."""
         images = self._images(self.splits.train)

@@ -25,6 +25,7 @@ from finetune.batchnorm.population import one_pass
 from finetune.batchnorm.sites import find_sites
 from finetune.errors import ModelError
 from finetune.formats.deployed import Batch, DeployedModel, InputSpec
+from finetune.formats.hdf5_reading import refuse_endless
 from finetune.formats.keras_archive import rewritten, weights_of
 from finetune.formats.keras_datasets import arrived, marked, patched, vectors
 from finetune.formats.keras_loading import example_of, image_input, in_words, load, made_by
@@ -55,6 +56,7 @@ class KerasFile:
     def __init__(self, path: Path, trust: bool) -> None:
         self.path, self._trust = path, trust
         self._weights = weights_of(path)
+        refuse_endless(self._weights, path)
         self._vectors = vectors(self._weights, path)
         self.format = made_by(path)
         self._model = load(path, trust=trust)

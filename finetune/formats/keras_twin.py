@@ -23,6 +23,7 @@ from finetune.batchnorm.moments import PopulationMoments
 from finetune.batchnorm.naming import some
 from finetune.errors import ModelError
 from finetune.formats.deployed import Batch, DeployedModel, DeployedSite, InputSpec
+from finetune.formats.hdf5_reading import refuse_endless
 from finetune.formats.keras_archive import rewritten, weights_of
 from finetune.formats.keras_datasets import Dataset, patched, vectors
 from finetune.formats.keras_file import differing, write_whole
@@ -56,6 +57,7 @@ class KerasTwin:
     def __init__(self, path: Path, twin: SavedModel) -> None:
         self.path, self._twin = path, twin
         self._weights = weights_of(path)
+        refuse_endless(self._weights, path)
         self._vectors = vectors(self._weights, path)
         self.format = f"{made_by(path)}, measured through its twin {twin.path}"
         self._refuse_others()

@@ -88,6 +88,12 @@ def test_a_prior_is_a_weighted_mean():
     assert (result.mean[0], result.variance[0]) == (0.25, 1.5)
 
 
+def test_without_a_prior_nothing_of_the_earlier_statistics_is_left():
+    before = RunningStatistics(np.array([np.nan]), np.array([np.inf]))
+    result = with_prior(before, RunningStatistics(np.ones(1), np.full(1, 3.0)), prior=0, images=10)
+    assert (result.mean[0], result.variance[0]) == (1.0, 3.0)
+
+
 @pytest.mark.parametrize("method", ["layerwise", "one_pass"])
 @pytest.mark.parametrize("kind", NETS)
 def test_every_site_of_a_live_network_hands_on_its_reference_moments(kind, method):

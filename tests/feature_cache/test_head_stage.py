@@ -33,7 +33,7 @@ FLIPPED = {"augment": ({"layer": "RandomFlip", "options": {"mode": "horizontal_a
 def fit(model, training, validation, stage=STAGE, class_weight=None):
     """Train one stage as the trainer does; the metrics of every epoch."""
     logged, best = [], BestWeights(stage.early_stopping)
-    compile_stage(model, stage, 3)
+    compile_stage(model, stage, 3 * stage.epochs)
     model.fit(
         training,
         validation_data=validation,
@@ -43,6 +43,7 @@ def fit(model, training, validation, stage=STAGE, class_weight=None):
         verbose=0,
         shuffle=False,
     )
+    best.put_best_back()
     return logged
 
 
@@ -94,7 +95,7 @@ def test_the_best_epoch_is_left_in_the_joined_model():
     stage = Stage(train="head", epochs=6, learning_rate=8.0, schedule="constant", warmup=0.0)
     losses = [metrics["validation/loss"] for metrics in cached(subject, source(), stage=stage)]
     assert losses[-1] > min(losses) + 0.01, "the test needs a rate at which the last epoch is not the best"
-    compile_stage(subject.model, stage, 3)
+    compile_stage(subject.model, stage, 3 * stage.epochs)
     batches = evaluation_batches(source().splits.validation, EVALUATION_BATCH)
     assert subject.model.evaluate(batches, verbose=0, return_dict=True)["loss"] == pytest.approx(min(losses))
 
