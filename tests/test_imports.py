@@ -17,7 +17,7 @@ LAYERS = [
     | {"evaluate", "export", "describe", "provenance", "recalibration"},
     {"tracking", "report"},
     {"training", "run", "evaluation_run", "recalibration_run", "drift_run"}
-    | {"registered_run", "drift_series"},
+    | {"registered_run", "drift_series", "comparison", "compare_run"},
     {"cli"},
 ]
 """From the bottom up: a module imports from its own layer's package or from layers below, never above."""

@@ -7,7 +7,17 @@ import sys
 
 import typer
 
-from finetune.cli import catalogue, deployed, drifting, evaluating, recipes, running, versions, viewing
+from finetune.cli import (
+    catalogue,
+    comparing,
+    deployed,
+    drifting,
+    evaluating,
+    recipes,
+    running,
+    versions,
+    viewing,
+)
 from finetune.errors import FinetuneError, InputError
 
 EPILOG = """\b
@@ -33,6 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(running.run)
+app.command()(comparing.compare)
 app.command()(recipes.check)
 app.command()(recipes.show)
 app.command("list")(catalogue.list_)

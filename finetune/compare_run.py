@@ -1,0 +1,127 @@
+"""The story of a comparison: check all cells, choose the rates, train every seed, sum up, write, track."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.comparison.comparison import Comparison, summed_up
+from finetune.comparison.grid import Cell, Grid, shared_overrides
+from finetune.comparison.journal import Journal
+from finetune.comparison.outcome import Outcome
+from finetune.comparison.page import render
+from finetune.comparison.rates import chosen, finals, trials
+from finetune.comparison.tables import plain, write_recommended
+from finetune.comparison.workers import Workers
+from finetune.progress import Progress
+from finetune.recipe import Tracking
+from finetune.run_folder import clear_output_errors
+from finetune.tracking import store_uri
+from finetune.tracking.family import Family, open_family
+
+
+@dataclass(frozen=True)
+class Compared:
+    """comparison: what was found out. recommended: by setting, the recipe to run. page: the HTML. trained: cells that
+    were trained now; known: those that an earlier sitting had finished."""
+
+    comparison: Comparison
+    recommended: dict[str, Path]
+    page: Path
+    trained: int
+    known: int
+    seconds: float
+
+
+def compare(
+    grid: Grid,
+    out: Path,
+    *,
+    jobs: int = 1,
+    tracking_uri: str | None = None,
+    progress: Progress | None = None,
+    prepare: Callable[[], None] | None = None,
+) -> Compared:
+    """Train every cell that the folder does not hold yet, and compare the policies.
+
+    jobs: processes. prepare: runs first in each of them. Raises InputError before anything is trained where a cell
+    cannot be carried out, OutputError for the folder, FinetuneError where a process is killed; what was finished stays
+    in the folder, and the same command goes on there.
+    """
+    progress, begun = progress or Progress(), time.perf_counter()
+    grid.check()
+    tried = trials(grid)
+    tracking = tried[0].recipe.tracking
+    with clear_output_errors(out), Journal(out) as journal, Workers(jobs, prepare) as workers:
+        known = len(journal.known)
+        progress.phase(f"{len(grid.arms())} policies and settings, {known} cells finished earlier, in {out}")
+        if grid.rates:
+            progress.phase(f"choosing learning rates on validation: {len(tried)} cells")
+            train_all(tried, journal, workers, progress)
+        rates = chosen(tried, journal.known) if grid.rates else dict.fromkeys(grid.arms())
+        cells = finals(grid, rates)
+        progress.phase(f"training {grid.seeds} seeds of each: {len(cells)} cells")
+        train_all(cells, journal, workers, progress)
+        trained = len(journal.known) - known
+        comparison = summed_up(grid.path.stem, cells, journal.known)
+        recommended = write_recommended(comparison, grid, out)
+        page = write_files(comparison, recommended, out)
+        with family_of(grid, tracking, tracking_uri, progress) as family:
+            track(family, cells, journal.known, page)
+    return Compared(comparison, recommended, page, trained, known, time.perf_counter() - begun)
+
+
+def train_all(cells: Sequence[Cell], journal: Journal, workers: Workers, progress: Progress) -> None:
+    """Those that are not known yet; each is in the journal as soon as it is finished."""
+    waiting = list({cell.key: cell for cell in cells if cell.key not in journal.known}.values())
+    for number, (cell, outcome) in enumerate(workers.train(waiting), 1):
+        journal.add(cell.key, cell.words, outcome)
+        progress.phase(f"  {number}/{len(waiting)} {cell.words}: {in_words(outcome)}")
+        progress.share(number / len(waiting))
+
+
+def in_words(outcome: Outcome) -> str:
+    if outcome.failed:
+        return f"failed: {outcome.failed}"
+    return (
+        f"test {outcome.accuracy:.3f}, validation {outcome.validation_accuracy:.3f}, {outcome.seconds:.0f} s"
+    )
+
+
+def write_files(comparison: Comparison, recommended: dict[str, Path], out: Path) -> Path:
+    """comparison.json and compare.html; returns the page."""
+    text = json.dumps(plain(comparison), indent=2) + "\n"
+    (out / "comparison.json").write_text(text, encoding="utf-8")
+    page = out / "compare.html"
+    page.write_text(render(comparison, recommended), encoding="utf-8")
+    return page
+
+
+def family_of(
+    grid: Grid, tracking: Tracking, uri: str | None, progress: Progress
+) -> AbstractContextManager[Family]:
+    store = store_uri(uri or tracking.uri) if tracking.enabled else None
+    params = {
+        "policies": list(grid.policies),
+        "varied": [list(some) for some in grid.varied],
+        "learning_rates": list(grid.rates),
+        "seeds": grid.seeds,
+    }
+    return open_family(store, tracking.experiment, f"compare {grid.path.stem}", params, progress.note)
+
+
+def track(family: Family, cells: Sequence[Cell], outcomes: dict[str, Outcome], page: Path) -> None:
+    """A child run for each cell of the table, and the page with the parent."""
+    for cell in cells:
+        outcome = outcomes[cell.key]
+        metrics = {f"test/{name}": value for name, value in outcome.metrics.items()}
+        tags = {"bn.policy": cell.arm.policy, "bn.verified": str(outcome.verified).lower()}
+        if outcome.failed:
+            tags["failed"] = outcome.failed
+        name = " ".join(filter(None, (cell.arm.policy, cell.arm.setting, f"seed {cell.seed}")))
+        family.add(name, shared_overrides(cell.arm, cell), tags, metrics)
+    family.parent.log_file(page)

@@ -1,0 +1,111 @@
+"""A comparison as text, as plain values, and as the recipes that it recommends."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from finetune.comparison.comparison import Comparison, Line
+from finetune.comparison.grid import Grid
+from finetune.recipe import resolved
+from finetune.recipe_file import write
+
+HEADINGS = ("setting", "policy", "rate", "test accuracy", "validation", "seeds", "seconds")
+
+
+def cells_of(line: Line) -> tuple[str, ...]:
+    """One row under HEADINGS."""
+    total = len(line.accuracy) + len(line.failures)
+    return (
+        line.arm.setting or "-",
+        line.arm.policy,
+        "recipe's" if line.rate is None else f"{line.rate:g}",
+        _spread(line.mean, line.spread),
+        f"{_mean(line.validation):.3f}" if line.validation else "-",
+        f"{len(line.accuracy)} of {total}",
+        f"{line.seconds:.0f}",
+    )
+
+
+def _spread(mean: float, spread: float) -> str:
+    if math.isnan(mean):
+        return "-"
+    return f"{mean:.3f}" if math.isnan(spread) else f"{mean:.3f} ± {spread:.3f}"
+
+
+def _mean(values: Mapping[int, float]) -> float:
+    return sum(values.values()) / len(values)
+
+
+def plain(comparison: Comparison) -> dict[str, Any]:
+    """Everything, as JSON can hold it: an unknown interval is null."""
+    return {
+        "name": comparison.name,
+        "lines": [
+            {
+                "setting": line.arm.setting,
+                "policy": line.arm.policy,
+                "learning_rate": line.rate,
+                "mean": _or_none(line.mean),
+                "spread": _or_none(line.spread),
+                "accuracy": {str(seed): value for seed, value in line.accuracy.items()},
+                "validation_accuracy": {str(seed): value for seed, value in line.validation.items()},
+                "failures": list(line.failures),
+                "seconds": line.seconds,
+            }
+            for line in comparison.lines
+        ],
+        "verdicts": [
+            {
+                "setting": setting,
+                "words": verdict.words,
+                "shown": verdict.shown,
+                "better": verdict.pair.better,
+                "other": verdict.pair.other,
+                "difference": verdict.pair.difference,
+                "low": _or_none(verdict.pair.low),
+                "high": _or_none(verdict.pair.high),
+                "p": verdict.pair.p,
+                "seeds": verdict.pair.seeds,
+            }
+            for setting, some in comparison.verdicts.items()
+            for verdict in some
+        ],
+        "recommended": {setting: line.arm.policy for setting, line in comparison.recommended.items()},
+    }
+
+
+def _or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def write_recommended(comparison: Comparison, grid: Grid, folder: Path) -> dict[str, Path]:
+    """By setting, the recipe that did best on validation, ready for `finetune run`."""
+    written = {}
+    for setting, line in comparison.recommended.items():
+        recipe = grid.cell(line.arm, line.rate, 0).recipe
+        path = folder / (f"recommended_{_file_name(setting)}.yaml" if setting else "recommended.yaml")
+        path.write_text(f"{_header(comparison, line)}\n{write(resolved(recipe))}", encoding="utf-8")
+        written[setting] = path
+    return written
+
+
+def _file_name(setting: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "_", setting).strip("_")
+
+
+def _header(comparison: Comparison, line: Line) -> str:
+    others = [
+        other for other in comparison.lines if other.arm.setting == line.arm.setting and other is not line
+    ]
+    named = ", ".join(f"{other.arm.policy} {_spread(other.mean, other.spread)}" for other in others)
+    return "\n".join(
+        (
+            f"# Chosen by finetune compare on validation: {line.arm.policy}.",
+            f"# Test accuracy {_spread(line.mean, line.spread)} over {len(line.accuracy)} seeds"
+            + (f"; {named}." if named else "."),
+        )
+    )
