@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from finetune.comparison.comparison import Comparison, summed_up
-from finetune.comparison.grid import Cell, Grid, shared_overrides
+from finetune.comparison.grid import Cell, Grid
 from finetune.comparison.journal import Journal
 from finetune.comparison.outcome import Outcome
 from finetune.comparison.page import render
@@ -18,7 +19,7 @@ from finetune.comparison.rates import chosen, finals, trials
 from finetune.comparison.tables import plain, write_recommended
 from finetune.comparison.workers import Workers
 from finetune.progress import Progress
-from finetune.recipe import Tracking
+from finetune.recipe import Tracking, resolved
 from finetune.run_folder import clear_output_errors
 from finetune.tracking import store_uri
 from finetune.tracking.family import Family, open_family
@@ -122,6 +123,11 @@ def track(family: Family, cells: Sequence[Cell], outcomes: dict[str, Outcome], p
         tags = {"bn.policy": cell.arm.policy, "bn.verified": str(outcome.verified).lower()}
         if outcome.failed:
             tags["failed"] = outcome.failed
-        name = " ".join(filter(None, (cell.arm.policy, cell.arm.setting, f"seed {cell.seed}")))
-        family.add(name, shared_overrides(cell.arm, cell), tags, metrics)
+        name = " ".join(filter(None, (cell.arm.name, cell.arm.setting, f"seed {cell.seed}")))
+        family.add(name, params_of(cell), tags, metrics)
     family.parent.log_file(page)
+
+
+def params_of(cell: Cell) -> dict[str, Any]:
+    """Its recipe, and which line of the table it belongs to."""
+    return resolved(cell.recipe) | {"arm": {"name": cell.arm.name, "setting": cell.arm.setting or "-"}}

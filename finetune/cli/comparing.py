@@ -53,7 +53,8 @@ def compare(
     finetune compare recipes/resnet_retrain.yaml --policies retrain --set batchnorm.momentum=0.9,0.99
     finetune compare recipes/resnet_freeze.yaml --set data.shift.kind=fog,contrast --json
     """
-    from finetune.comparison.grid import Grid, alternatives
+    from finetune.comparison.arms import alternatives
+    from finetune.comparison.grid import Grid
 
     varied, fixed = alternatives(set_ or [])
     rates = () if learning_rates == "none" else _numbers("--learning-rates", learning_rates)

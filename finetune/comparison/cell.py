@@ -38,7 +38,19 @@ def carry_out(recipe: Recipe) -> Outcome:
     return Outcome(**outcome.plain() | {"seconds": time.perf_counter() - begun})  # type: ignore[arg-type]
 
 
+def sharing(recipe: Recipe) -> Recipe:
+    """With the features of a backbone that stands still on disk, where all cells find them that have the same ones."""
+    stages = [
+        stage.model_copy(update={"cache_features": "disk"})
+        if stage.train == "head" and stage.cache_features == "auto"
+        else stage
+        for stage in recipe.stages
+    ]
+    return recipe.model_copy(update={"stages": tuple(stages)})
+
+
 def _trained(recipe: Recipe) -> Outcome:
+    recipe = sharing(recipe)
     with computing_in(recipe.precision), tempfile.TemporaryDirectory(prefix="compare-") as folder:
         splits = _splits(recipe)
         keras.utils.set_random_seed(recipe.seed)

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from finetune.comparison.grid import Arm, Cell
+from finetune.comparison.arms import Arm
+from finetune.comparison.grid import Cell
 from finetune.comparison.outcome import Outcome
 from finetune.comparison.paired import Verdict, compared, verdicts
 
@@ -91,7 +92,7 @@ def _line(arm: Arm, cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> L
 def _pairs(lines: Sequence[Line]) -> list:
     """Every policy with every other of the same setting, where they share a seed."""
     return [
-        compared(one.arm.policy, one.accuracy, other.arm.policy, other.accuracy)
+        compared(one.arm.name, one.accuracy, other.arm.name, other.accuracy)
         for one, other in itertools.combinations(lines, 2)
         if one.accuracy.keys() & other.accuracy.keys()
     ]

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from finetune.comparison.arms import Arm, Varied, arms_of
 from finetune.errors import InputError, RecipeError
 from finetune.recipe import Recipe, resolved
 from finetune.recipe_file import load_recipe
-
-
-@dataclass(frozen=True, order=True)
-class Arm:
-    """One line of the table. setting: what --set says, "data.batch_size=8 seed=1"; empty where nothing varies."""
-
-    setting: str
-    policy: str
 
 
 @dataclass(frozen=True)
@@ -41,7 +32,7 @@ class Cell:
     @property
     def words(self) -> str:
         """How it is called in a line of progress."""
-        named = [self.arm.policy, self.arm.setting, "" if self.rate is None else f"rate {self.rate:g}"]
+        named = [self.arm.name, self.arm.setting, "" if self.rate is None else f"rate {self.rate:g}"]
         return ", ".join([*filter(None, named), f"seed {self.seed}"])
 
 
@@ -56,81 +47,58 @@ class Grid:
 
     path: Path
     policies: tuple[str, ...]
-    varied: tuple[tuple[str, ...], ...]
+    varied: Varied
     fixed: tuple[str, ...]
     rates: tuple[float, ...]
     seeds: int
 
     def __post_init__(self) -> None:
         problems = []
+        if len(set(self.policies)) < len(self.policies):
+            problems.append(f"--policies: expected different ones, got {','.join(self.policies)}")
         if self.seeds < 1:
-            problems.append(f"--seeds: expected 1 or more, found {self.seeds}")
+            problems.append(f"--seeds: expected 1 or more, got {self.seeds}")
         if any(rate <= 0 for rate in self.rates):
-            problems.append("--learning-rates: expected numbers above 0")
+            problems.append(
+                f"--learning-rates: expected numbers above 0, got {', '.join(map(str, self.rates))}"
+            )
         if problems:
             raise InputError(problems)
 
     def arms(self) -> list[Arm]:
-        settings = [" ".join(some) for some in itertools.product(*self.varied)]
-        return [Arm(setting, policy) for setting in settings for policy in self.policies]
+        return arms_of(self.policies, self.varied)
 
     def cell(self, arm: Arm, rate: float | None, seed: int) -> Cell:
         """Raises RecipeError where the recipe cannot be changed so."""
         own = load_recipe(self.path, self.fixed)
-        changes = [*self.fixed, *arm.setting.split(" ")] if arm.setting else [*self.fixed]
+        changes = [*self.fixed]
         if isinstance(own.batchnorm, tuple) or own.batchnorm.policy != arm.policy:
-            # the keys of the recipe's own policy mean nothing to another one, but what --set says does
-            at = len(self.fixed)
-            changes.insert(at, f"batchnorm={{policy: {arm.policy}}}")
+            # the keys of the recipe's own policy mean nothing to another one
+            changes.append(f"batchnorm={{policy: {arm.policy}}}")
+        changes += arm.overrides
         if rate is not None:
             changes.append(f"stages.{len(own.stages) - 1}.learning_rate={rate!r}")
         recipe = load_recipe(self.path, [*changes, f"seed={seed}"])
         return Cell(arm, rate, seed, recipe)
 
     def check(self) -> None:
-        """Raises RecipeError with the problems of all arms, before anything is trained."""
-        problems: dict[str, None] = {}
+        """Raises InputError with the problems of all arms, before anything is trained."""
+        problems = dict.fromkeys(self._overruled())
         for arm in self.arms():
             try:
                 self.cell(arm, self.rates[0] if self.rates else None, 0)
             except RecipeError as error:
-                problems |= dict.fromkeys(f"{problem} ({arm.policy})" for problem in error.problems)
+                problems |= dict.fromkeys(f"{problem} ({arm.name})" for problem in error.problems)
         if problems:
             raise RecipeError(problems)
 
-
-def alternatives(texts: Sequence[str]) -> tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]:
-    """`--set key=a,b` as what varies, ("key=a", "key=b"), and all else as what is fixed.
-
-    Raises InputError where a value is missing, or has a blank in it that varies.
-    """
-    varied, fixed = [], []
-    for text in texts:
-        key, _, values = text.partition("=")
-        some = list(_values(values))
-        if len(some) == 1:
-            fixed.append(text)
-        elif any(not value or " " in value for value in some):
-            raise InputError(
-                f"--set {text}: expected values between commas, without blanks, as in {key}=8,32"
-            )
-        else:
-            varied.append(tuple(f"{key}={value}" for value in some))
-    return tuple(varied), tuple(fixed)
-
-
-def _values(text: str) -> Iterator[str]:
-    """Between commas, of which those in brackets belong to a value."""
-    depth, start = 0, 0
-    for place, character in enumerate(text):
-        depth += (character in "[{") - (character in "]}")
-        if character == "," and depth == 0:
-            yield text[start:place]
-            start = place + 1
-    yield text[start:]
-
-
-def shared_overrides(arm: Arm, cell: Cell) -> dict[str, Any]:
-    """What a cell is, for MLflow: its recipe, flat, with the arm's words beside it."""
-    plain = resolved(cell.recipe)
-    return plain | {"arm": {"policy": arm.policy, "setting": arm.setting or "-"}}
+    def _overruled(self) -> Iterator[str]:
+        """What --set says in vain."""
+        last = len(load_recipe(self.path).stages) - 1
+        rate = f"stages.{last}.learning_rate"
+        for text in (*self.fixed, *(some[0] for some in self.varied)):
+            key = text.partition("=")[0]
+            if key == "seed":
+                yield f"--set {text}: --seeds N trains the seeds 0 to N - 1; leave the seed out"
+            if key == rate and self.rates:
+                yield f"--set {text}: --learning-rates decides it; add --learning-rates none, or leave it out"

@@ -49,7 +49,7 @@ def every_seed(lines: Sequence[Line]) -> Markup:
         axes.plot(values, [place] * len(values), "o", color=figures.TRAIN, alpha=0.45, markersize=6)
         if values:
             axes.plot([line.mean], [place], "|", color=figures.VALIDATION, markersize=20, markeredgewidth=2.5)
-    axes.set_yticks(range(len(lines)), [line.arm.policy for line in lines])
+    axes.set_yticks(range(len(lines)), [line.arm.name for line in lines])
     axes.set_ylim(len(lines) - 0.5, -0.5)
     axes.set_xlabel("test accuracy: a dot a seed, the bar is their mean")
     for side in ("top", "right", "left"):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from finetune.comparison.grid import Arm, Cell, Grid
+from finetune.comparison.arms import Arm
+from finetune.comparison.grid import Cell, Grid
 from finetune.comparison.outcome import Outcome
 
 

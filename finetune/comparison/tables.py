@@ -21,7 +21,7 @@ def cells_of(line: Line) -> tuple[str, ...]:
     total = len(line.accuracy) + len(line.failures)
     return (
         line.arm.setting or "-",
-        line.arm.policy,
+        line.arm.name,
         "recipe's" if line.rate is None else f"{line.rate:g}",
         _spread(line.mean, line.spread),
         f"{_mean(line.validation):.3f}" if line.validation else "-",
@@ -48,6 +48,7 @@ def plain(comparison: Comparison) -> dict[str, Any]:
             {
                 "setting": line.arm.setting,
                 "policy": line.arm.policy,
+                "keys": line.arm.keys,
                 "learning_rate": line.rate,
                 "mean": _or_none(line.mean),
                 "spread": _or_none(line.spread),
@@ -74,7 +75,7 @@ def plain(comparison: Comparison) -> dict[str, Any]:
             for setting, some in comparison.verdicts.items()
             for verdict in some
         ],
-        "recommended": {setting: line.arm.policy for setting, line in comparison.recommended.items()},
+        "recommended": {setting: line.arm.name for setting, line in comparison.recommended.items()},
     }
 
 
@@ -101,10 +102,10 @@ def _header(comparison: Comparison, line: Line) -> str:
     others = [
         other for other in comparison.lines if other.arm.setting == line.arm.setting and other is not line
     ]
-    named = ", ".join(f"{other.arm.policy} {_spread(other.mean, other.spread)}" for other in others)
+    named = ", ".join(f"{other.arm.name} {_spread(other.mean, other.spread)}" for other in others)
     return "\n".join(
         (
-            f"# Chosen by finetune compare on validation: {line.arm.policy}.",
+            f"# Chosen by finetune compare on validation: {line.arm.name}.",
             f"# Test accuracy {_spread(line.mean, line.spread)} over {len(line.accuracy)} seeds"
             + (f"; {named}." if named else "."),
         )

@@ -1,0 +1,131 @@
+"""From outcomes to the table, the verdicts, the recommendation and the page."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+
+from finetune.comparison.arms import Arm
+from finetune.comparison.comparison import summed_up
+from finetune.comparison.outcome import Outcome
+from finetune.comparison.page import render
+from finetune.comparison.rates import chosen, finals, trials
+from finetune.comparison.tables import cells_of, plain, write_recommended
+from finetune.recipe_file import load_recipe
+
+
+@pytest.fixture
+def compared(grid, outcome):
+    """Two settings; retrain is better on test, freeze on validation; one seed of retrain diverged under batch size 8."""
+    made = grid(varied=(("data.batch_size=8", "data.batch_size=32"),), seeds=3)
+    cells = finals(made, dict.fromkeys(made.arms()))
+    found = {}
+    for cell in cells:
+        gain = 0.1 if cell.arm.policy == "retrain" else 0.0
+        found[cell.key] = outcome(
+            accuracy=0.5 + gain + 0.01 * cell.seed, validation=0.7 - gain, seconds=10.0 + cell.seed
+        )
+    broken = next(c for c in cells if c.arm == Arm("data.batch_size=8", "retrain") and c.seed == 1)
+    found[broken.key] = Outcome(failed="diverged <at> step 3", seconds=2.0)
+    return made, summed_up("small", cells, found)
+
+
+def test_every_rate_of_every_arm_is_tried_on_the_first_seed(grid):
+    tried = trials(grid(rates=(0.01, 0.1)))
+    assert [(cell.arm.policy, cell.rate, cell.seed) for cell in tried] == [
+        ("freeze", 0.01, 0),
+        ("freeze", 0.1, 0),
+        ("retrain", 0.01, 0),
+        ("retrain", 0.1, 0),
+    ]
+
+
+def test_the_lowest_validation_loss_decides_and_the_test_split_does_not(grid, outcome):
+    tried = trials(grid(rates=(0.01, 0.1)))
+    outcomes = {
+        cell.key: outcome(accuracy=1.0 - loss, loss=loss)
+        for cell, loss in zip(tried, (0.2, 0.1, 0.3, 0.4), strict=True)
+    }
+    swapped = {key: outcome(accuracy=0.0, loss=o.validation_loss) for key, o in outcomes.items()}
+    assert [*chosen(tried, outcomes).values()] == [*chosen(tried, swapped).values()] == [0.1, 0.01]
+
+
+def test_a_rate_that_failed_is_chosen_only_where_all_did(grid, outcome):
+    tried = trials(grid(rates=(0.01, 0.1, 1.0)))
+    failed, good = Outcome(failed="diverged"), outcome(loss=9.0)
+    outcomes = dict(zip((c.key for c in tried), (failed, good, failed, failed, failed, failed), strict=True))
+    assert [*chosen(tried, outcomes).values()] == [0.1, 0.01]
+
+
+def test_means_and_spreads_are_those_of_the_seeds_that_did_not_fail(compared):
+    _, comparison = compared
+    whole = next(line for line in comparison.lines if line.arm == Arm("data.batch_size=32", "retrain"))
+    assert whole.mean == pytest.approx(np.mean([0.6, 0.61, 0.62]))
+    assert whole.spread == pytest.approx(np.std([0.6, 0.61, 0.62], ddof=1))
+    broken = next(line for line in comparison.lines if line.arm == Arm("data.batch_size=8", "retrain"))
+    assert broken.accuracy == {0: 0.6, 2: pytest.approx(0.62)}
+    assert cells_of(broken)[-2:] == ("2 of 3", "8")
+
+
+def test_failures_are_listed(compared):
+    _, comparison = compared
+    assert comparison.failed == ["retrain, data.batch_size=8, seed 1: diverged <at> step 3"]
+
+
+def test_policies_are_compared_within_a_setting_by_the_seeds_that_both_have(compared):
+    _, comparison = compared
+    assert {setting: [v.pair.seeds for v in some] for setting, some in comparison.verdicts.items()} == {
+        "data.batch_size=8": [2],
+        "data.batch_size=32": [3],
+    }
+    assert all(v.pair.better == "retrain" and v.shown for some in comparison.verdicts.values() for v in some)
+
+
+def test_validation_recommends_and_the_test_split_does_not(compared):
+    _, comparison = compared
+    assert {line.arm.policy for line in comparison.recommended.values()} == {"freeze"}
+
+
+def test_nothing_is_recommended_where_everything_failed(grid):
+    cells = finals(grid(), dict.fromkeys(grid().arms()))
+    comparison = summed_up("small", cells, {cell.key: Outcome(failed="no") for cell in cells})
+    assert comparison.recommended == {}
+    assert math.isnan(comparison.lines[0].mean)
+    assert len(comparison.failed) == 4
+    assert "What failed" in render(comparison, {})
+    assert json.loads(json.dumps(plain(comparison), allow_nan=False))["lines"][0]["mean"] is None
+
+
+def test_the_recommended_recipe_is_the_one_that_was_trained(compared, tmp_path):
+    made, comparison = compared
+    written = write_recommended(comparison, made, tmp_path)
+    assert sorted(path.name for path in written.values()) == [
+        "recommended_data_batch_size_32.yaml",
+        "recommended_data_batch_size_8.yaml",
+    ]
+    path = written["data.batch_size=8"]
+    expected = made.cell(Arm("data.batch_size=8", "freeze"), None, 0).recipe
+    assert load_recipe(path).model_copy(update={"name": expected.name}) == expected
+    assert path.read_text().startswith("# Chosen by finetune compare on validation: freeze.\n")
+
+
+def test_json_has_every_seed_and_every_verdict(compared):
+    _, comparison = compared
+    found = json.loads(json.dumps(plain(comparison), allow_nan=False))
+    assert found["lines"][3]["accuracy"] == {"0": 0.6, "1": pytest.approx(0.61), "2": pytest.approx(0.62)}
+    assert len(found["verdicts"]) == 2
+    assert found["recommended"] == {"data.batch_size=8": "freeze", "data.batch_size=32": "freeze"}
+
+
+def test_the_page_stands_alone_and_escapes_what_failed(compared, tmp_path):
+    made, comparison = compared
+    page = render(comparison, write_recommended(comparison, made, tmp_path))
+    assert "diverged &lt;at&gt; step 3" in page
+    assert not re.search(r'(src|href)="(?!#)', page)
+    assert page.count("<svg") == 2
+    for setting in comparison.verdicts:
+        assert setting in page
+    for some in comparison.verdicts.values():
+        assert all(verdict.words in page for verdict in some)

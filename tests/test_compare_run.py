@@ -1,0 +1,154 @@
+"""A comparison of real trainings on a small network: broken off, gone on with, and what it leaves."""
+
+import json
+
+import keras
+import pytest
+from keras import layers
+from mlflow import MlflowClient
+
+from finetune.compare_run import compare
+from finetune.comparison.cell import carry_out, sharing
+from finetune.comparison.grid import Grid
+from finetune.comparison.journal import NAME
+from finetune.progress import Progress
+from finetune.recipe_file import load_recipe
+from finetune.run import run
+from tests.nets import disturbed
+
+RECIPE = """
+backbone: {{source: saved, path: {folder}/backbone.keras}}
+data:
+  source: tfds
+  name: fashion_shift
+  train: "train[:96]"
+  validation: "validation[:48]"
+  test: "test[:60]"
+  calibration: "calibration[:64]"
+  image_size: 12
+  batch_size: 32
+batchnorm: {{policy: retrain}}
+stages:
+  - {{train: head, epochs: 1, learning_rate: 0.1}}
+  - {{train: everything, epochs: 1, learning_rate: 0.005}}
+tracking: {{uri: "sqlite:///{folder}/mlflow.db", experiment: compared}}
+"""
+
+
+class Interrupted(Progress):
+    """A person who presses Ctrl-C when the second cell is finished."""
+
+    def phase(self, name):
+        if name.startswith("  2/"):
+            raise KeyboardInterrupt
+
+
+class Heard(Progress):
+    """Remembers what was said."""
+
+    def __init__(self):
+        self.words = []
+
+    def phase(self, name):
+        self.words.append(name)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compared")
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12, 12, 3))
+    x = layers.Rescaling(1 / 255)(inputs)
+    for place in (1, 2):
+        x = layers.Conv2D(6, 3, name=f"conv_{place}")(x)
+        x = layers.ReLU()(layers.BatchNormalization(name=f"bn_{place}")(x))
+    disturbed(keras.Model(inputs, x, name="tiny")).save(folder / "backbone.keras")
+    (folder / "small.yaml").write_text(RECIPE.format(folder=folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def grid(folder):
+    """At one of the two rates nothing survives."""
+    return Grid(folder / "small.yaml", ("freeze", "retrain"), (), (), (0.005, 1e9), 2)
+
+
+@pytest.fixture(scope="module")
+def sittings(grid, folder):
+    """Lines of the journal after the one that was broken off, and what the next one came back with."""
+    with pytest.raises(KeyboardInterrupt):
+        compare(grid, folder / "out", progress=Interrupted())
+    kept = (folder / "out" / NAME).read_text()
+    heard = Heard()
+    return kept, compare(grid, folder / "out", progress=heard), heard.words
+
+
+def test_what_was_finished_is_not_trained_again(sittings, folder):
+    kept, compared, heard = sittings
+    assert kept.count("\n") == compared.known == 2
+    assert (folder / "out" / NAME).read_text().startswith(kept)
+    # four trials, of which two are seed 0 of the table, and seed 1 of each policy
+    assert compared.trained == 4
+    assert "2 cells finished earlier" in heard[0]
+
+
+def test_each_policy_has_the_rate_at_which_it_survives(sittings):
+    _, compared, heard = sittings
+    assert [line.rate for line in compared.comparison.lines] == [0.005, 0.005]
+    assert any("rate 1e+09" in words and "failed" in words for words in heard)
+
+
+def test_a_cell_is_what_finetune_run_makes_of_the_same_recipe(sittings, grid, folder):
+    _, compared, _ = sittings
+    line = compared.comparison.lines[1]
+    alone = run(grid.cell(line.arm, line.rate, 1).recipe, runs_folder=folder / "runs")
+    assert line.accuracy[1] == pytest.approx(alone.test.metrics["accuracy"], abs=1e-6)
+
+
+def test_a_cell_repeats_itself(sittings, grid):
+    _, compared, _ = sittings
+    line = compared.comparison.lines[0]
+    again = carry_out(grid.cell(line.arm, line.rate, 1).recipe)
+    assert (again.failed, again.accuracy, again.verified) == ("", line.accuracy[1], True)
+
+
+def test_a_policy_that_did_not_hold_is_a_failure(grid, monkeypatch):
+    monkeypatch.setattr("finetune.batchnorm.sites.BNSite.freeze", lambda site: site.follow(None))
+    cell = grid.cell(grid.arms()[0], 0.005, 0)
+    assert carry_out(cell.recipe).failed.startswith("the policy did not hold: ")
+
+
+def test_only_kept_features_of_the_head_go_to_the_disk(folder):
+    recipe = load_recipe(folder / "small.yaml")
+    assert [stage.cache_features for stage in sharing(recipe).stages] == ["disk", "auto"]
+    off = load_recipe(folder / "small.yaml", ["stages.0.cache_features=off"])
+    assert sharing(off) == off
+
+
+def test_the_recommended_recipe_loads(sittings):
+    _, compared, _ = sittings
+    best = compared.comparison.recommended[""]
+    recipe = load_recipe(compared.recommended[""])
+    assert (recipe.batchnorm.policy, recipe.stages[1].learning_rate) == (best.arm.policy, 0.005)
+
+
+def test_page_and_json_say_the_same(sittings, folder):
+    _, compared, _ = sittings
+    found = json.loads((folder / "out" / "comparison.json").read_text())
+    assert [line["mean"] for line in found["lines"]] == [line.mean for line in compared.comparison.lines]
+    assert all(verdict["words"] in compared.page.read_text() for verdict in found["verdicts"])
+
+
+def test_mlflow_has_a_parent_with_a_child_for_every_cell_of_the_table(sittings, folder):
+    _, compared, _ = sittings
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    found = client.search_runs([client.get_experiment_by_name("compared").experiment_id])
+    [parent] = [one for one in found if "bn.comparison" in one.data.tags]
+    children = [one for one in found if one.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert [item.path for item in client.list_artifacts(parent.info.run_id)] == ["compare.html"]
+    seen = {(c.data.params["arm.name"], int(c.data.params["seed"])): c.data.metrics for c in children}
+    assert len(seen) == len(children) == 4
+    for line in compared.comparison.lines:
+        for seed, accuracy in line.accuracy.items():
+            assert seen[line.arm.name, seed]["test/accuracy"] == pytest.approx(accuracy)
+    assert {child.data.tags["bn.verified"] for child in children} == {"true"}
