@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import keras
+import numpy as np
 
 from finetune.averaging import keep_if_no_worse, put_average
 from finetune.batch_sizes import Leg, legs, steps_of
@@ -208,3 +209,12 @@ def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
         metrics=["accuracy"],
         jit_compile="auto",
     )
+    _make_variables(model)
+
+
+def _make_variables(model: keras.Model) -> None:
+    """Of the optimizer and the metrics: a first step that had to make any would be traced twice."""
+    model.optimizer.build(model.trainable_variables)
+    classes = model.output_shape[-1]
+    model.compute_metrics(None, np.zeros(1, np.int32), np.full((1, classes), 1 / classes, np.float32))
+    model.reset_metrics()

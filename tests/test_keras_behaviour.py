@@ -174,3 +174,26 @@ def test_half_precision_policies_keep_statistics_in_float32():
     outputs = site(np.ones((2, 3), np.float32))
     assert keras.backend.standardize_dtype(outputs.dtype) == "float16"
     assert keras.backend.standardize_dtype(site.moving_mean.dtype) == "float32"
+
+
+def times_traced(model, monkeypatch, prepare):
+    """How often a short `fit` runs the Python of a step: once for each time that TensorFlow traces it."""
+    step, traced = keras.Model.train_step, []
+    monkeypatch.setattr(keras.Model, "train_step", lambda self, data: traced.append(1) or step(self, data))
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    prepare(model)
+    model.fit(images(32), labels(32), batch_size=16, verbose=0)
+    return len(traced)
+
+
+def test_a_step_that_makes_variables_is_traced_twice(model, monkeypatch):
+    assert times_traced(model, monkeypatch, lambda model: None) == 2
+
+
+def test_computing_metrics_once_makes_their_variables(model, monkeypatch):
+    def prepare(model):
+        model.optimizer.build(model.trainable_variables)
+        model.compute_metrics(None, labels(1), np.array(model(images(1))))
+        model.reset_metrics()
+
+    assert times_traced(model, monkeypatch, prepare) == 1

@@ -315,3 +315,20 @@ def test_an_average_of_the_first_steps_alone_is_not_kept():
     outcome, loss = averaged(stage, Freeze())
     assert outcome.notes[0].endswith("; not kept: the weights are those of the best epoch")
     assert outcome.validation_loss == pytest.approx(loss, abs=1e-5)
+
+
+def test_the_step_of_a_stage_is_traced_once(monkeypatch):
+    step, traced = keras.Model.train_step, []
+    monkeypatch.setattr(keras.Model, "train_step", lambda self, data: traced.append(1) or step(self, data))
+    fit(Stage(train="everything", epochs=2, learning_rate=0.1), Retrain())
+    assert traced == [1]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_a_compiled_stage_has_counted_nothing_yet(optimizer):
+    subject = trainee()
+    compile_stage(
+        subject.model, Stage(train="everything", epochs=1, learning_rate=0.1, optimizer=optimizer), 3
+    )
+    assert int(subject.model.optimizer.iterations.numpy()) == 0
+    assert all(not np.any(variable) for metric in subject.model.metrics for variable in metric.variables)

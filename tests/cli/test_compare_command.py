@@ -52,7 +52,12 @@ def test_compare_hands_on_what_was_typed(finetune, asked):
     more = ["--set", "data.shift.kind=blur", "--learning-rates", "0.1,0.2", "--tracking-uri", "x"]
     assert finetune("compare", RECIPE, *typed, *more).code == 0
     grid = asked["grid"]
-    assert (grid.path, grid.policies, grid.seeds, grid.rates) == (RECIPE, ("freeze", "retrain"), 3, (0.1, 0.2))
+    assert (grid.path, grid.policies, grid.seeds, grid.rates) == (
+        RECIPE,
+        ("freeze", "retrain"),
+        3,
+        (0.1, 0.2),
+    )
     assert (grid.varied, grid.fixed) == (
         (("data.batch_size=8", "data.batch_size=32"),),
         ("data.shift.kind=blur",),
@@ -64,7 +69,16 @@ def test_compare_hands_on_what_was_typed(finetune, asked):
 def test_compare_shows_the_table_the_verdict_the_failure_and_what_to_do_next(finetune, asked):
     answer = finetune("compare", RECIPE, "--policies", "freeze,retrain", "--seeds", 4)
     lines = answer.out.splitlines()
-    assert lines[0].split() == ["setting", "policy", "rate", "test", "accuracy", "validation", "seeds", "seconds"]
+    assert lines[0].split() == [
+        "setting",
+        "policy",
+        "rate",
+        "test",
+        "accuracy",
+        "validation",
+        "seeds",
+        "seconds",
+    ]
     assert lines[1].split() == ["-", "freeze", "0.01", "0.820", "±", "0.010", "0.800", "3", "of", "4", "10"]
     assert "retrain beats freeze by 5.0 points, 95 % interval 5.0 to 5.0, 3 seeds" in lines
     assert "failed: freeze, rate 0.01, seed 0: diverged at step 3" in lines
@@ -86,7 +100,10 @@ def test_no_learning_rates_leave_the_recipes_own(finetune, asked):
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        (["--learning-rates", "a"], "--learning-rates: expected numbers between commas, as in 0.003,0.01,0.03"),
+        (
+            ["--learning-rates", "a"],
+            "--learning-rates: expected numbers between commas, as in 0.003,0.01,0.03",
+        ),
         (["--seeds", "0"], "--seeds: expected 1 or more, got 0"),
         (["--policies", "freeze,retrian"], "retrian"),
         (["--set", "data.batch_size=8,"], "--set data.batch_size=8,: expected different values"),

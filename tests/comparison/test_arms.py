@@ -14,7 +14,9 @@ def test_several_values_vary_and_one_is_fixed():
 
 
 def test_commas_in_brackets_belong_to_a_value():
-    varied, fixed = alternatives(["stages.0.batch_size=[8,16],[32,64]", "data.shift={kind: fog, severity: 3}"])
+    varied, fixed = alternatives(
+        ["stages.0.batch_size=[8,16],[32,64]", "data.shift={kind: fog, severity: 3}"]
+    )
     assert varied == (("stages.0.batch_size=[8,16]", "stages.0.batch_size=[32,64]"),)
     assert fixed == ("data.shift={kind: fog, severity: 3}",)
 
@@ -57,5 +59,7 @@ def test_a_single_value_of_such_a_key_is_no_problem_of_the_others():
 
 def test_a_key_that_no_policy_has_is_refused():
     varied, _ = alternatives(["batchnorm.momentun=0.9,0.99"])
-    with pytest.raises(InputError, match=r"--set batchnorm\.momentun: none of freeze, retrain has such a key"):
+    with pytest.raises(
+        InputError, match=r"--set batchnorm\.momentun: none of freeze, retrain has such a key"
+    ):
         arms_of(("freeze", "retrain"), varied)

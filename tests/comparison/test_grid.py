@@ -50,7 +50,11 @@ def test_problems_of_all_arms_come_at_once_and_name_the_arm(grid):
     varied, _ = alternatives(["data.batch_size=8,none"])
     with pytest.raises(RecipeError) as refused:
         grid(policies=("freeze", "retrian"), varied=varied).check()
-    assert [problem.split(" (")[-1] for problem in refused.value.problems] == ["retrian)", "freeze)", "retrian)"]
+    assert [problem.split(" (")[-1] for problem in refused.value.problems] == [
+        "retrian)",
+        "freeze)",
+        "retrian)",
+    ]
     assert "'retrain'" in refused.value.problems[0] or "retrain" in refused.value.problems[0]
 
 

@@ -11,7 +11,9 @@ from finetune.errors import OutputError
 def filled(folder, outcome, count=3):
     with Journal(folder) as journal:
         for number in range(count):
-            journal.add(f"key {number}", f"cell {number}", outcome(accuracy=number / 10, seconds=float(number)))
+            journal.add(
+                f"key {number}", f"cell {number}", outcome(accuracy=number / 10, seconds=float(number))
+            )
     return folder / NAME
 
 
