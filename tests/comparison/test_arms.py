@@ -1,4 +1,4 @@
-"""What stands beside each other: settings are shared by all policies, keys of policies belong to those that have them."""
+"""What stands beside each other: settings are for all policies, keys of policies for those that have them."""
 
 import pytest
 

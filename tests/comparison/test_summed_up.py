@@ -18,7 +18,7 @@ from finetune.recipe_file import load_recipe
 
 @pytest.fixture
 def compared(grid, outcome):
-    """Two settings; retrain is better on test, freeze on validation; one seed of retrain diverged under batch size 8."""
+    """Two settings; retrain is better on test, freeze on validation; a seed of retrain diverged at batch size 8."""
     made = grid(varied=(("data.batch_size=8", "data.batch_size=32"),), seeds=3)
     cells = finals(made, dict.fromkeys(made.arms()))
     found = {}
