@@ -11,7 +11,10 @@ from statistics import fmean, stdev
 from finetune.comparison.arms import Arm
 from finetune.comparison.grid import Cell
 from finetune.comparison.outcome import Outcome
-from finetune.comparison.paired import Verdict, compared, verdicts
+from finetune.comparison.paired import Pair, Verdict, compared, verdicts
+
+ALL_PAIRS = 4
+"""Lines of a setting up to which each is compared with each: more verdicts than a person reads, and each the weaker."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,17 @@ def _line(arm: Arm, cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> L
     )
 
 
-def _pairs(lines: Sequence[Line]) -> list:
-    """Every policy with every other of the same setting, where they share a seed."""
+def _pairs(lines: Sequence[Line]) -> list[Pair]:
+    """Every line with every other of the same setting; of many, the recommended one with every other.
+
+    Those that share no seed are left out.
+    """
+    best = _best(lines)
     return [
         compared(one.arm.name, one.accuracy, other.arm.name, other.accuracy)
         for one, other in itertools.combinations(lines, 2)
         if one.accuracy.keys() & other.accuracy.keys()
+        if len(lines) <= ALL_PAIRS or best in (one, other)
     ]
 
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from finetune.comparison.comparison import Comparison, Line
+from finetune.comparison.curves import curves, drawn
 from finetune.comparison.tables import HEADINGS, cells_of
 from finetune.report import figures
 
@@ -30,12 +31,14 @@ def render(comparison: Comparison, recommended: Mapping[str, Path]) -> str:
         setting: [line for line in comparison.lines if line.arm.setting == setting]
         for setting in comparison.verdicts
     }
+    curve = curves(comparison.lines)
     return environment.get_template("page.html.jinja").render(
         comparison=comparison,
         headings=HEADINGS,
         rows=[cells_of(line) for line in comparison.lines],
         dots={setting: every_seed(lines) for setting, lines in settings.items()},
         recommended=recommended,
+        curve=drawn(*curve) if curve else None,
     )
 
 

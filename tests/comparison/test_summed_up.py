@@ -129,3 +129,17 @@ def test_the_page_stands_alone_and_escapes_what_failed(compared, tmp_path):
         assert setting in page
     for some in comparison.verdicts.values():
         assert all(verdict.words in page for verdict in some)
+
+
+def test_many_lines_are_compared_with_the_recommended_one_only(grid, outcome):
+    momenta = tuple(f"batchnorm.momentum={momentum}" for momentum in (0.1, 0.5, 0.9, 0.99))
+    made = grid(varied=(momenta,))
+    cells = finals(made, dict.fromkeys(made.arms()))
+    good = Arm("", "retrain", "batchnorm.momentum=0.9")
+    comparison = summed_up(
+        "small", cells, {c.key: outcome(accuracy=0.5, validation=0.5 + 0.1 * (c.arm == good)) for c in cells}
+    )
+    pairs = [verdict.pair for verdict in comparison.verdicts[""]]
+    assert len(comparison.lines) == 5
+    assert len(pairs) == 4
+    assert all("retrain momentum=0.9" in (pair.better, pair.other) for pair in pairs)
