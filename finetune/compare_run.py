@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.comparison.arms import Arm
 from finetune.comparison.comparison import Comparison, summed_up
 from finetune.comparison.grid import Cell, Grid
 from finetune.comparison.journal import Journal
 from finetune.comparison.outcome import Outcome
 from finetune.comparison.page import render
-from finetune.comparison.rates import chosen, finals, trials
+from finetune.comparison.rates import chosen, finals, second_trials, trials
 from finetune.comparison.tables import plain, write_recommended
 from finetune.comparison.workers import Workers
 from finetune.progress import Progress
@@ -55,15 +56,11 @@ def compare(
     """
     progress, begun = progress or Progress(), time.perf_counter()
     grid.check()
-    tried = trials(grid)
-    tracking = tried[0].recipe.tracking
+    tracking = trials(grid)[0].recipe.tracking
     with clear_output_errors(out), Journal(out) as journal, Workers(jobs, prepare) as workers:
         known = len(journal.known)
         progress.phase(f"{len(grid.arms())} policies and settings, {known} cells finished earlier, in {out}")
-        if grid.rates:
-            progress.phase(f"choosing learning rates on validation: {len(tried)} cells")
-            train_all(tried, journal, workers, progress)
-        rates = chosen(tried, journal.known) if grid.rates else dict.fromkeys(grid.arms())
+        rates = choose_rates(grid, journal, workers, progress)
         cells = finals(grid, rates)
         progress.phase(f"training {grid.seeds} seeds of each: {len(cells)} cells")
         train_all(cells, journal, workers, progress)
@@ -74,6 +71,21 @@ def compare(
         with family_of(grid, tracking, tracking_uri, progress) as family:
             track(family, cells, journal.known, page)
     return Compared(comparison, recommended, page, trained, known, time.perf_counter() - begun)
+
+
+def choose_rates(
+    grid: Grid, journal: Journal, workers: Workers, progress: Progress
+) -> Mapping[Arm, float | None]:
+    """By arm; None leaves the recipe's own."""
+    if not grid.rates:
+        return dict.fromkeys(grid.arms())
+    tried = trials(grid)
+    progress.phase(f"choosing learning rates on validation: {len(tried)} cells")
+    train_all(tried, journal, workers, progress)
+    again = second_trials(grid, tried, journal.known)
+    progress.phase(f"the best two of each on a second seed: {len(again)} cells")
+    train_all(again, journal, workers, progress)
+    return chosen([*tried, *again], journal.known)
 
 
 def train_all(cells: Sequence[Cell], journal: Journal, workers: Workers, progress: Progress) -> None:

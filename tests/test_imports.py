@@ -16,8 +16,9 @@ LAYERS = [
     {"assemble", "optimizer", "callbacks", "trained_part", "averaging", "fitting", "train", "outlook"}
     | {"evaluate", "export", "describe", "provenance", "recalibration"},
     {"tracking", "report"},
+    {"doctor"},
     {"training", "run", "evaluation_run", "recalibration_run", "drift_run"}
-    | {"registered_run", "drift_series", "comparison", "compare_run"},
+    | {"registered_run", "drift_series", "comparison", "compare_run", "doctor_run"},
     {"cli"},
 ]
 """From the bottom up: a module imports from its own layer's package or from layers below, never above."""

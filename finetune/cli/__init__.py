@@ -11,6 +11,7 @@ from finetune.cli import (
     catalogue,
     comparing,
     deployed,
+    doctoring,
     drifting,
     evaluating,
     recipes,
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 app.command()(running.run)
 app.command()(comparing.compare)
+app.command()(doctoring.doctor)
 app.command()(recipes.check)
 app.command()(recipes.show)
 app.command("list")(catalogue.list_)

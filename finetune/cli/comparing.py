@@ -32,7 +32,7 @@ def compare(
     ] = None,
     learning_rates: Annotated[
         str,
-        typer.Option(metavar="R,R,...", help="Of the last stage, tried on the first seed; none: recipe's."),
+        typer.Option(metavar="R,R,...", help="Of the last stage, tried on two seeds; none: the recipe's."),
     ] = RATES,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="comparisons/RECIPE if left out; go on there.")

@@ -31,7 +31,8 @@ def carry_out(recipe: Recipe) -> Outcome:
     try:
         outcome = _trained(recipe)
     except (DivergedError, InputError) as error:
-        outcome = Outcome(failed=str(error).splitlines()[0])
+        # what lay in the folder of the cell goes with it
+        outcome = Outcome(failed=str(error).splitlines()[0].split("; the last good weights")[0])
     # the graphs of the last cell hold its network
     keras.backend.clear_session()
     gc.collect()

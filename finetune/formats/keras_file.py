@@ -68,6 +68,11 @@ class KerasFile:
         self._refuse_unmeasurable()
         self._datasets = self._probed()
 
+    @property
+    def live(self) -> keras.Model:
+        """The model that was loaded; what is changed in it is not in the file."""
+        return self._model
+
     def _refuse_unmeasurable(self) -> None:
         if not self._sites:
             raise ModelError(

@@ -116,6 +116,11 @@ def open_subject(address: str, settings: Settings) -> Subject:
     """
     path = model_at(Path(address))
     model = open_model(path, signature=settings.signature, trust=settings.trust, twin=twin_of(path, settings))
+    return subject_of(address, path, model, settings)
+
+
+def subject_of(address: str, path: Path, model: DeployedModel, settings: Settings) -> Subject:
+    """Of a model that is open already. Raises as `open_subject` does."""
     if len(model.inputs) != 1:
         names = ", ".join(spec.name for spec in model.inputs)
         raise ModelError(f"{path}: expected one input, of images; found {len(model.inputs)}: {names}")

@@ -11,7 +11,7 @@ from finetune.comparison.arms import Arm
 from finetune.comparison.comparison import summed_up
 from finetune.comparison.outcome import Outcome
 from finetune.comparison.page import render
-from finetune.comparison.rates import chosen, finals, trials
+from finetune.comparison.rates import chosen, finals, second_trials, trials
 from finetune.comparison.tables import cells_of, plain, write_recommended
 from finetune.recipe_file import load_recipe
 
@@ -42,21 +42,50 @@ def test_every_rate_of_every_arm_is_tried_on_the_first_seed(grid):
     ]
 
 
-def test_the_lowest_validation_loss_decides_and_the_test_split_does_not(grid, outcome):
-    tried = trials(grid(rates=(0.01, 0.1)))
-    outcomes = {
-        cell.key: outcome(accuracy=1.0 - loss, loss=loss)
-        for cell, loss in zip(tried, (0.2, 0.1, 0.3, 0.4), strict=True)
+def losses(cells, outcome, values, accuracy=0.5):
+    return {c.key: outcome(accuracy=accuracy, loss=v) for c, v in zip(cells, values, strict=True)}
+
+
+def test_the_best_two_rates_are_tried_on_the_second_seed(grid, outcome):
+    made = grid(policies=("freeze",), rates=(0.01, 0.1, 1.0))
+    tried = trials(made)
+    again = second_trials(made, tried, losses(tried, outcome, (0.3, 0.5, 0.2)))
+    assert [(cell.rate, cell.seed) for cell in again] == [(1.0, 1), (0.01, 1)]
+    for other in (grid(policies=("freeze",), rates=(0.1,)), grid(rates=(0.01, 0.1), seeds=1)):
+        alone = trials(other)
+        assert second_trials(other, alone, losses(alone, outcome, [0.3] * len(alone))) == []
+
+
+def test_the_lowest_mean_validation_loss_decides_and_the_test_split_does_not(grid, outcome):
+    made = grid(policies=("freeze",), rates=(0.01, 0.1, 1.0))
+    tried = trials(made)
+    first = losses(tried, outcome, (0.3, 0.5, 0.2))
+    again = second_trials(made, tried, first)
+    # 1.0 has .2 and .6, .01 has .3 and .4; .1 was tried once and is out
+    found = {**first, **losses(again, outcome, (0.6, 0.4))}
+    better_on_test = {
+        key: outcome(accuracy=0.9 * (o.validation_loss > 0.4), loss=o.validation_loss)
+        for key, o in found.items()
     }
-    swapped = {key: outcome(accuracy=0.0, loss=o.validation_loss) for key, o in outcomes.items()}
-    assert [*chosen(tried, outcomes).values()] == [*chosen(tried, swapped).values()] == [0.1, 0.01]
+        key: outcome(accuracy=0.9 * (o.validation_loss > 0.4), loss=o.validation_loss)
+        for key, o in found.items()
+    }
+    assert (
+        chosen([*tried, *again], found) == chosen([*tried, *again], better_on_test) == {made.arms()[0]: 0.01}
+    )
 
 
-def test_a_rate_that_failed_is_chosen_only_where_all_did(grid, outcome):
-    tried = trials(grid(rates=(0.01, 0.1, 1.0)))
-    failed, good = Outcome(failed="diverged"), outcome(loss=9.0)
-    outcomes = dict(zip((c.key for c in tried), (failed, good, failed, failed, failed, failed), strict=True))
-    assert [*chosen(tried, outcomes).values()] == [0.1, 0.01]
+def test_a_rate_that_failed_on_either_seed_is_chosen_only_where_all_did(grid, outcome):
+    made = grid(policies=("freeze",), rates=(0.01, 0.1))
+    tried = trials(made)
+    first = losses(tried, outcome, (0.3, 0.2))
+    again = second_trials(made, tried, first)
+    failed = Outcome(failed="diverged")
+    arm = made.arms()[0]
+    assert chosen([*tried, *again], {**first, again[0].key: failed, again[1].key: outcome(loss=9.0)}) == {
+        arm: 0.01
+    }
+    assert chosen([*tried, *again], dict.fromkeys([c.key for c in (*tried, *again)], failed)) == {arm: 0.01}
 
 
 def test_means_and_spreads_are_those_of_the_seeds_that_did_not_fail(compared):

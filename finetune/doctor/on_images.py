@@ -1,0 +1,101 @@
+"""What images show: how far the data are from what the sites store, where it begins, and what is likely to help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from finetune.batchnorm.moments import PopulationMoments
+from finetune.batchnorm.naming import some
+from finetune.batchnorm.shift import Shift, distance, shift
+from finetune.batchnorm.targets import MeasuredSite
+from finetune.doctor.finding import Finding
+
+MOVED = 0.3
+"""Mean shift over sites, in standard deviations, from which on it is worth a warning; as the README's drift example."""
+
+IMPLAUSIBLE = 100.0
+"""Symmetric divergence at the first site, in nats, that no camera comes to (finetune.recalibration.scale_check)."""
+
+APART = 0.5
+"""Standard deviations between stored and population statistics beyond which plain recalibration ruins a model."""
+
+
+def shifts_of(
+    sites: Sequence[MeasuredSite],
+    seen: Sequence[PopulationMoments],
+    reference: Mapping[str, PopulationMoments] | None,
+) -> dict[str, Shift]:
+    """By path, in call order: from what the statistics stand for, the reference where there is one, to the images."""
+    return {
+        site.path: shift(
+            reference[site.path].statistics() if reference else site.statistics,
+            moments.statistics(),
+            site.epsilon,
+        )
+        for site, moments in zip(sites, seen, strict=True)
+    }
+
+
+def far_from_stored(shifts: Mapping[str, Shift], address: str, repair: str) -> Iterator[Finding]:
+    """shifts: of all sites, in call order. repair: the command that measures statistics anew."""
+    ranked = sorted(shifts, key=lambda path: -shifts[path].mean)
+    first = next(iter(shifts))
+    overall = float(np.mean([each.mean for each in shifts.values()]))
+    if shifts[first].kl > IMPLAUSIBLE:
+        yield Finding(
+            "preprocessing",
+            "serious",
+            f"the first site {first} sees values {shifts[first].mean:.3g} standard deviations from what it "
+            f"stores (divergence {shifts[first].kl:.3g} nats)",
+            "no camera moves a first site so far: the images are not prepared as in training (0..1 against 0..255, "
+            "BGR against RGB, a mean not taken off)",
+            f"finetune drift {address} --images DIR --scale unit    # try none, unit, -1..1, imagenet, caffe",
+            (first,),
+        )
+    elif not overall <= MOVED:
+        early = _is_early(shifts)
+        yield Finding(
+            "shifted-data",
+            "warning",
+            f"the sites see values {overall:.2f} standard deviations from where they store them on average, most "
+            f"{', '.join(f'{path} {shifts[path].mean:.2f}' for path in ranked[:3])}",
+            "it is largest early in the network, as after a change of camera or light: new statistics help"
+            if early
+            else "it grows with depth: the content changed as well, and new statistics may not be enough; retrain",
+            repair,
+            tuple(ranked),
+        )
+
+
+def _is_early(shifts: Mapping[str, Shift]) -> bool:
+    """Whether the first third of the network moved further than the last third."""
+    means = [each.mean for each in shifts.values()]
+    third = max(len(means) // 3, 1)
+    return float(np.mean(means[:third])) >= float(np.mean(means[-third:]))
+
+
+def stored_is_not_population(
+    sites: Sequence[MeasuredSite], reference: Mapping[str, PopulationMoments], carried: bool, address: str
+) -> Iterator[Finding]:
+    """reference: moments on the model's own training images. carried: they lie beside the model."""
+    apart = {
+        site.path: distance(site.statistics, reference[site.path].statistics(), site.epsilon)
+        for site in sites
+    }
+    far = sorted((path for path in apart if apart[path] > APART), key=lambda path: -apart[path])
+    if not far:
+        return
+    yield Finding(
+        "stored-is-not-population",
+        "note" if carried else "warning",
+        f"at {len(far)} of {len(apart)} sites what is stored is more than {APART:g} standard deviations from the "
+        f"model's own training images (most {far[0]}: {apart[far[0]]:.2g}; {some(far)})",
+        "the network was trained under statistics that were held: harmless in service, ruinous if they are measured "
+        "anew without a reference",
+        f"finetune recalibrate {address} --images DIR    # matched to the reference beside the model"
+        if carried
+        else f"finetune recalibrate {address} --images DIR --reference-images TRAIN_DIR    # matched, never plain",
+        tuple(far),
+    )

@@ -1,0 +1,175 @@
+"""The story of `finetune doctor`: open a model, a run or a recipe, look at it, change nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.batchnorm.sites import find_sites
+from finetune.datasets.batches import images_only
+from finetune.doctor.diagnosis import Diagnosis, Plan, diagnose
+from finetune.doctor.facts import of_file
+from finetune.doctor.finding import Finding, by_severity
+from finetune.doctor.patient import Patient, Seen, live_patient
+from finetune.formats.deployed import DeployedModel
+from finetune.formats.keras_file import KerasFile
+from finetune.formats.keras_loading import example_of
+from finetune.formats.opening import open_model
+from finetune.outlook import outlook
+from finetune.progress import Progress
+from finetune.recalibration.carried_reference import carried
+from finetune.recalibration.deployed_network import DeployedNetwork
+from finetune.recalibration.settings import ImageSource, Settings
+from finetune.recalibration.subject import Subject, model_at, subject_of, twin_of
+from finetune.recipe import Recipe
+from finetune.recipe_file import load_recipe
+from finetune.run import build, computing_in
+from finetune.training import EVALUATION_BATCH, batch_size, steps_per_epoch
+
+REFERENCE_SAMPLES = 2048
+RUN_MODEL = "model.keras"
+
+
+def examine(
+    model: keras.Model,
+    images: NDArray | None = None,
+    labels: Sequence[int] | None = None,
+    *,
+    reference_images: NDArray | None = None,
+    plan: Plan | None = None,
+) -> Diagnosis:
+    """A live Keras model with one image input. images: as the model reads them, (n, height, width, channels).
+
+    labels: (n,), class numbers. reference_images: some that it was trained on. The model is afterwards as it was.
+    """
+    example = np.zeros((1, *(size or 32 for size in model.input_shape[1:])), np.float32)
+    sites = find_sites(model, example if images is None else images[:1])
+    patient = live_patient(model, sites)
+    if reference_images is not None:
+        patient = dataclasses.replace(patient, reference=_moments(patient, [reference_images]))
+    seen = None if images is None else Seen(_cut(images), None if labels is None else np.asarray(labels))
+    return diagnose(patient, seen, plan)
+
+
+def doctor(
+    address: str,
+    images: ImageSource | None = None,
+    settings: Settings | None = None,
+    plan: Plan | None = None,
+    progress: Progress | None = None,
+) -> Diagnosis:
+    """A model file, a run folder or a recipe. Raises InputError and ModelError as `finetune.recalibrate` does."""
+    settings, progress = settings or Settings(), progress or Progress()
+    if address.endswith((".yaml", ".yml")):
+        return of_recipe(Path(address), progress)
+    path = _model_of(Path(address))
+    progress.phase(f"opening {path}")
+    model = open_model(path, signature=settings.signature, trust=settings.trust, twin=twin_of(path, settings))
+    subject = subject_of(address, path, model, settings) if images or settings.reference_images else None
+    patient = _with_reference(_patient_of(address, path, model), path, subject, settings)
+    seen = None
+    if images and subject:
+        progress.phase(str(subject.wanted))
+        seen = _seen(subject, images, settings)
+        progress.phase(f"looking at {seen.count} images")
+    return diagnose(patient, seen, plan)
+
+
+def of_recipe(path: Path, progress: Progress) -> Diagnosis:
+    """The network that `finetune run` would begin with, its calibration images, and the training that is planned."""
+    recipe = load_recipe(path)
+    with computing_in(recipe.precision):
+        size = recipe.data.image_size or recipe.backbone.default_image_size
+        progress.phase("opening the data")
+        splits = recipe.data.load(size, recipe.seed)
+        keras.utils.set_random_seed(recipe.seed)
+        progress.phase("building the model")
+        _, trainee = build(recipe, splits)
+        ahead = outlook(
+            trainee,
+            recipe.policy,
+            recipe.stages,
+            steps_per_epoch(recipe, splits),
+            batch_size(recipe, splits),
+            images=splits.train.count,
+        )
+        batches = [
+            np.asarray(batch) for batch in images_only(splits.calibration, EVALUATION_BATCH, limit=512)
+        ]
+        patient = live_patient(trainee.model, trainee.sites, str(path), f"recipe, {_policy_of(recipe)}")
+        found = diagnose(patient, Seen(batches))
+    planned = [
+        *(_planned(words, "serious") for words in ahead.problems),
+        *(_planned(words, "warning") for words in ahead.warnings),
+    ]
+    return dataclasses.replace(found, findings=by_severity((*planned, *found.findings)))
+
+
+def _planned(words: str, severity: Any) -> Finding:
+    return Finding(
+        "planned-training",
+        severity,
+        words.split(": ", 1)[0] if severity == "warning" else words,
+        "this is what the recipe's policy and stages come to at the sites of this network",
+        words.split(": ", 1)[-1],
+    )
+
+
+def _policy_of(recipe: Recipe) -> str:
+    return "rules" if isinstance(recipe.batchnorm, tuple) else f"policy {recipe.batchnorm.policy}"
+
+
+def _model_of(path: Path) -> Path:
+    """Of a run folder its Keras model, which tells more than what was exported from it."""
+    return path / RUN_MODEL if (path / RUN_MODEL).is_file() else model_at(path)
+
+
+def _patient_of(address: str, path: Path, model: DeployedModel) -> Patient:
+    if isinstance(model, KerasFile):
+        return live_patient(
+            model.live, find_sites(model.live, example_of(model.inputs[0])), address, model.format
+        )
+
+    def predict(images: NDArray) -> NDArray:
+        (name,) = (spec.name for spec in model.inputs)
+        outputs = model.predict({name: images})
+        return np.asarray(next(iter(outputs.values())), np.float64)
+
+    return Patient(
+        address=address,
+        format=model.format,
+        network=DeployedNetwork(model),
+        facts=tuple(of_file(site) for site in model.sites),
+        predict=predict if len(model.inputs) == 1 else None,
+    )
+
+
+def _with_reference(patient: Patient, path: Path, subject: Subject | None, settings: Settings) -> Patient:
+    if settings.reference_images and subject:
+        wanted = dataclasses.replace(settings, samples=REFERENCE_SAMPLES, labelled=False)
+        shown = _seen(subject, ImageSource(folder=settings.reference_images), wanted)
+        return dataclasses.replace(patient, reference=_moments(patient, shown.batches))
+    found = carried(path, patient.network.sites)  # type: ignore[arg-type]
+    return dataclasses.replace(patient, reference=found.moments, carried=True) if found else patient
+
+
+def _moments(patient: Patient, batches: Sequence[NDArray]) -> dict[str, Any]:
+    measured, _ = patient.network.input_moments(batches)
+    return {site.path: each for site, each in zip(patient.network.sites, measured, strict=True)}
+
+
+def _seen(subject: Subject, source: ImageSource, settings: Settings) -> Seen:
+    images = subject.open_images(source, settings)
+    prepared = subject.batches(images, settings.batch_size)
+    labels = images.labels
+    return Seen(list(prepared), None if labels is None else labels[: prepared.count])
+
+
+def _cut(images: NDArray) -> list[NDArray]:
+    return [images[start : start + EVALUATION_BATCH] for start in range(0, len(images), EVALUATION_BATCH)]
