@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from finetune.batchnorm.moments import PopulationMoments
-from finetune.batchnorm.naming import some
 from finetune.batchnorm.shift import Shift, distance, shift
 from finetune.batchnorm.targets import MeasuredSite
 from finetune.doctor.finding import Finding
@@ -91,7 +90,7 @@ def stored_is_not_population(
         "stored-is-not-population",
         "note" if carried else "warning",
         f"at {len(far)} of {len(apart)} sites what is stored is more than {APART:g} standard deviations from the "
-        f"model's own training images (most {far[0]}: {apart[far[0]]:.2g}; {some(far)})",
+        f"model's own training images (most {far[0]} by {apart[far[0]]:,.1f})",
         "the network was trained under statistics that were held: harmless in service, ruinous if they are measured "
         "anew without a reference",
         f"finetune recalibrate {address} --images DIR    # matched to the reference beside the model"

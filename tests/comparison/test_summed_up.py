@@ -67,9 +67,6 @@ def test_the_lowest_mean_validation_loss_decides_and_the_test_split_does_not(gri
         key: outcome(accuracy=0.9 * (o.validation_loss > 0.4), loss=o.validation_loss)
         for key, o in found.items()
     }
-        key: outcome(accuracy=0.9 * (o.validation_loss > 0.4), loss=o.validation_loss)
-        for key, o in found.items()
-    }
     assert (
         chosen([*tried, *again], found) == chosen([*tried, *again], better_on_test) == {made.arms()[0]: 0.01}
     )
