@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from finetune.batchnorm.sites import find_sites
 from finetune.datasets.batches import images_only
+from finetune.doctor.calling import given_back
 from finetune.doctor.diagnosis import Diagnosis, Plan, diagnose
 from finetune.doctor.facts import of_file
 from finetune.doctor.finding import Finding, by_severity
 from finetune.doctor.patient import Patient, Seen, live_patient
 from finetune.formats.deployed import DeployedModel
 from finetune.formats.keras_file import KerasFile
-from finetune.formats.keras_loading import example_of
+from finetune.formats.keras_loading import example_of, image_input
 from finetune.formats.opening import open_model
 from finetune.outlook import outlook
 from finetune.progress import Progress
@@ -48,13 +49,13 @@ def examine(
 
     labels: (n,), class numbers. reference_images: some that it was trained on. The model is afterwards as it was.
     """
-    example = np.zeros((1, *(size or 32 for size in model.input_shape[1:])), np.float32)
-    sites = find_sites(model, example if images is None else images[:1])
-    patient = live_patient(model, sites)
-    if reference_images is not None:
-        patient = dataclasses.replace(patient, reference=_moments(patient, [reference_images]))
-    seen = None if images is None else Seen(_cut(images), None if labels is None else np.asarray(labels))
-    return diagnose(patient, seen, plan)
+    with given_back(model):
+        example = images[:1] if images is not None else example_of(image_input(model, Path("MODEL")))
+        patient = live_patient(model, find_sites(model, example))
+        if reference_images is not None:
+            patient = dataclasses.replace(patient, reference=_moments(patient, [reference_images]))
+        answers = None if labels is None else np.asarray(labels)
+        return diagnose(patient, None if images is None else Seen(_cut(images), answers), plan)
 
 
 def doctor(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -33,13 +34,24 @@ def calling(model: keras.Model, images: NDArray) -> Iterator[Finding]:
 
 
 def _moved_by(model: keras.Model, call: Callable[[], Any]) -> list[str]:
-    # seeds of dropout count how often they were drawn from, and are no part of what is predicted
-    variables = [v for v in model.weights if "seed_generator" not in v.path]
-    before = [np.array(variable) for variable in variables]
-    call()
-    moved = []
-    for variable, value in zip(variables, before, strict=True):
-        if not np.array_equal(np.array(variable), value, equal_nan=True):
-            moved.append(variable.path)
-            variable.assign(value)
-    return moved
+    with given_back(model) as kept:
+        call()
+        return [
+            variable.path
+            for variable, value in kept
+            # seeds of dropout count how often they were drawn from, and are no part of what is predicted
+            if "seed_generator" not in variable.path
+            and not np.array_equal(np.array(variable), value, equal_nan=True)
+        ]
+
+
+@contextmanager
+def given_back(model: keras.Model) -> Iterator[list[tuple[Any, NDArray]]]:
+    """Every variable holds afterwards what it held before: there are models that change when they are called."""
+    kept = [(variable, np.array(variable)) for variable in model.weights]
+    try:
+        yield kept
+    finally:
+        for variable, value in kept:
+            if not np.array_equal(np.array(variable), value, equal_nan=True):
+                variable.assign(value)

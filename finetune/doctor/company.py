@@ -1,4 +1,4 @@
-"""Whether a prediction depends on the images beside it, told apart from the rounding of another batch size."""
+"""Whether a prediction depends on the images beside it, told apart from rounding and from chance."""
 
 from __future__ import annotations
 
@@ -20,16 +20,27 @@ def company(predict: Predict, images: NDArray, address: str) -> Iterator[Finding
     """images: two or more.
 
     Copies of one image are a batch of the same size and the same moments: what changes against them when the others
-    take their places is due to the others alone, and what changes against the image by itself is rounding.
+    take their places is due to the others alone, what changes against the image by itself is rounding, and what
+    changes when they are asked about again is chance.
     """
-    copies = predict(np.repeat(images[:1], len(images), axis=0))[0]
+    copied = np.repeat(images[:1], len(images), axis=0)
+    copies, again = predict(copied)[0], predict(copied)[0]
     among_others, alone = predict(images)[0], predict(images[:1])[0]
     if not np.isfinite(copies).all():
         return
     scale = max(float(np.abs(copies).max()), 1e-30)
-    effect = float(np.abs(among_others - copies).max()) / scale
-    noise = float(np.abs(alone - copies).max()) / scale
-    if effect > max(ROUNDING, 10 * noise):
+    effect, noise, chance = (
+        float(np.abs(other - copies).max()) / scale for other in (among_others, alone, again)
+    )
+    if chance > ROUNDING:
+        yield Finding(
+            "random-predictions",
+            "serious",
+            f"the same batch asked about twice gives scores {chance:.1e} of the largest one apart",
+            "dropout, noise or augmentation is on in service: a stray training=True",
+            "layer(x, training=training)    # pass the flag of call() on, never a constant True",
+        )
+    elif effect > max(ROUNDING, 10 * noise):
         yield Finding(
             "depends-on-batch-mates",
             "serious",

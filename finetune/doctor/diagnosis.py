@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetune.batchnorm.shift import Shift
-from finetune.doctor.calling import calling
+from finetune.doctor.calling import calling, given_back
 from finetune.doctor.company import company
 from finetune.doctor.facts import SiteFacts
 from finetune.doctor.finding import Finding, by_severity
@@ -50,9 +50,16 @@ class Diagnosis:
 
 def diagnose(patient: Patient, seen: Seen | None = None, plan: Plan | None = None) -> Diagnosis:
     """Everything that can be told; the patient is afterwards as it was before."""
+    if patient.model is None:
+        return _diagnosed(patient, seen, plan or Plan())
+    with given_back(patient.model):
+        return _diagnosed(patient, seen, plan or Plan())
+
+
+def _diagnosed(patient: Patient, seen: Seen | None, plan: Plan) -> Diagnosis:
     findings = list(stored_numbers(patient.facts, patient.repair))
     broken = any(finding.kind == "broken-statistics" for finding in findings)
-    findings += _of_settings(patient, plan or Plan())
+    findings += _of_settings(patient, plan)
     shifts: dict[str, Shift] = {}
     gap = None
     if seen is not None:
