@@ -16,7 +16,7 @@ from finetune.datasets.batches import images_only
 from finetune.doctor.calling import given_back
 from finetune.doctor.diagnosis import Diagnosis, Plan, diagnose
 from finetune.doctor.facts import of_file
-from finetune.doctor.finding import Finding, by_severity
+from finetune.doctor.finding import Finding, Severity, by_severity
 from finetune.doctor.patient import Patient, Seen, live_patient
 from finetune.formats.deployed import DeployedModel
 from finetune.formats.keras_file import KerasFile
@@ -112,13 +112,15 @@ def of_recipe(path: Path, progress: Progress) -> Diagnosis:
     return dataclasses.replace(found, findings=by_severity((*planned, *found.findings)))
 
 
-def _planned(words: str, severity: Any) -> Finding:
+def _planned(words: str, severity: Severity) -> Finding:
+    """A line of the outlook, which ends with what to do."""
+    measured, end, fix = words.partition("): ")
     return Finding(
         "planned-training",
         severity,
-        words.split(": ", 1)[0] if severity == "warning" else words,
+        measured + end.removesuffix(": "),
         "this is what the recipe's policy and stages come to at the sites of this network",
-        words.split(": ", 1)[-1],
+        fix or "finetune list policies",
     )
 
 

@@ -18,7 +18,6 @@ PAGE = Path(__file__).parents[2] / "docs" / "batchnorm-traps.md"
 TOLERANCE = 0.05
 FENCED = re.compile(r"^```(python process|python|text|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 DECIMAL = re.compile(r"\d+\.\d+")
-IN_THE_MAKING = {"doctor", "compare"}
 
 
 def blocks(section):
@@ -92,7 +91,7 @@ def test_recipe_lines_of_a_section_can_be_read(section):
 def test_every_command_on_the_page_exists():
     known = {command.name or command.callback.__name__ for command in app.registered_commands}
     named = set(re.findall(r"`finetune (\w+)", PAGE.read_text(encoding="utf-8")))
-    assert named <= known | IN_THE_MAKING
+    assert named <= known
     assert len(named) >= 7
 
 
