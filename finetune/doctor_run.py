@@ -17,7 +17,9 @@ from finetune.doctor.calling import given_back
 from finetune.doctor.diagnosis import Diagnosis, Plan, diagnose
 from finetune.doctor.facts import of_file
 from finetune.doctor.finding import Finding, Severity, by_severity
+from finetune.doctor.histograms import write_histograms
 from finetune.doctor.patient import Patient, Seen, live_patient
+from finetune.errors import InputError
 from finetune.formats.deployed import DeployedModel
 from finetune.formats.keras_file import KerasFile
 from finetune.formats.keras_loading import example_of, image_input
@@ -64,8 +66,12 @@ def doctor(
     settings: Settings | None = None,
     plan: Plan | None = None,
     progress: Progress | None = None,
+    tensorboard: Path | None = None,
 ) -> Diagnosis:
-    """A model file, a run folder or a recipe. Raises InputError and ModelError as `finetune.recalibrate` does."""
+    """A model file, a run folder or a recipe. Raises InputError and ModelError as `finetune.recalibrate` does.
+
+    tensorboard: gets a histogram of what every site of a Keras model gets and hands on, of the first batch of images.
+    """
     settings, progress = settings or Settings(), progress or Progress()
     if address.endswith((".yaml", ".yml")):
         return of_recipe(Path(address), progress)
@@ -79,7 +85,19 @@ def doctor(
         progress.phase(str(subject.wanted))
         seen = _seen(subject, images, settings)
         progress.phase(f"looking at {seen.count} images")
+    if tensorboard:
+        _write_histograms(patient, seen, tensorboard)
     return diagnose(patient, seen, plan)
+
+
+def _write_histograms(patient: Patient, seen: Seen | None, folder: Path) -> None:
+    if patient.model is None or seen is None:
+        raise InputError(
+            f"--tensorboard {folder}: expected a Keras model and images, found {patient.format}"
+            f"{'' if seen else ' and no --images'}"
+        )
+    with given_back(patient.model):
+        write_histograms(patient.model, patient.sites, seen.batches[0], folder)
 
 
 def of_recipe(path: Path, progress: Progress) -> Diagnosis:

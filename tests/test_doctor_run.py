@@ -146,3 +146,33 @@ def test_the_page_has_every_finding_and_every_site(live):
     assert page.count("<svg") == 2
     assert all(each.path in page for each in live.facts)
     assert all(finding.fix.replace('"', "&#34;").replace("'", "&#39;") in page for finding in live.findings)
+
+
+def test_histograms_are_those_of_what_the_sites_get_and_hand_on(place, service, tmp_path):
+    from tensorflow.python.framework.tensor_util import MakeNdarray
+    from tensorflow.python.summary.summary_iterator import summary_iterator
+
+    settings = Settings(samples=16, told=TOLD)
+    doctor(
+        str(place / "model.keras"), ImageSource(folder=place / "today"), settings, tensorboard=tmp_path / "tb"
+    )
+    [log] = (tmp_path / "tb").iterdir()
+    found = {
+        value.tag: MakeNdarray(value.tensor)
+        for event in summary_iterator(str(log))
+        for value in event.summary.value
+    }
+    assert sorted(found) == sorted(
+        f"{site.path}/{where}" for site in service.sites for where in ("before", "after")
+    )
+    for site in service.sites:
+        before, after = found[f"{site.path}/before"], found[f"{site.path}/after"]
+        # buckets of (from, to, count)
+        assert before[:, 2].sum() == after[:, 2].sum() == 16 * site.positions * site.channels
+        assert before[0, 0] != after[0, 0]
+
+
+def test_a_folder_has_no_histograms(place, tmp_path):
+    with pytest.raises(InputError, match="expected a Keras model and images, found SavedModel"):
+        doctor(str(place / "saved"), tensorboard=tmp_path / "tb")
+    assert not (tmp_path / "tb").exists()

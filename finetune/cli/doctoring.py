@@ -60,6 +60,9 @@ def doctor(
     signature: Signature = None,
     trust: Trust = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with pictures.")] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Histograms of every site before and after BN.")
+    ] = None,
     sites: Annotated[bool, typer.Option("--sites", help="List every site.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -77,6 +80,10 @@ def doctor(
     finetune doctor model.keras --steps 145 --batch-size 4 --json
     """
     source = image_source(images, recipe, tfds) if (images or recipe or tfds) else None
+    if subject.endswith((".yaml", ".yml")) and (source or tensorboard):
+        raise InputError(
+            "a recipe is examined with its own calibration images; leave --images and --tensorboard out"
+        )
     if labelled and source is None:
         raise InputError("--labelled: expected images with it, as --images DIR with DIR/CLASS/picture")
     told = preprocessing_told(image_size, scale, channel_order, layout)
@@ -97,7 +104,7 @@ def doctor(
         signature=signature,
         trust=trust,
     )
-    found = examine(subject, source, settings, Plan(steps, batch_size), progress)
+    found = examine(subject, source, settings, Plan(steps, batch_size), progress, tensorboard)
     if html is not None:
         write_page(found, html)
     typer.echo(json.dumps(plain_values(found), indent=2) if as_json else in_words(found, sites))

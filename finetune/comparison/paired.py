@@ -30,10 +30,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Verdict:
-    """shown: the difference holds beside all the other comparisons."""
+    """shown: the difference holds beside all the other comparisons. among: how many there are, this one included."""
 
     pair: Pair
     shown: bool
+    among: int
 
     @property
     def words(self) -> str:
@@ -44,7 +45,9 @@ class Verdict:
         interval = f"95 % interval {100 * pair.low:.1f} to {100 * pair.high:.1f}, {pair.seeds} seeds"
         if self.shown:
             return f"{pair.better} beats {pair.other} by {points}, {interval}"
-        return f"no difference shown between {pair.better} and {pair.other}: {points}, {interval}"
+        # what would be a difference if nothing else had been compared
+        alone = f"; it would be one alone, but not among {self.among} comparisons" if pair.low > 0 else ""
+        return f"no difference shown between {pair.better} and {pair.other}: {points}, {interval}{alone}"
 
 
 def compared(first: str, of_first: Mapping[int, float], second: str, of_second: Mapping[int, float]) -> Pair:
@@ -78,4 +81,4 @@ def verdicts(pairs: Sequence[Pair]) -> list[Verdict]:
         if pairs[number].p > (1 - LEVEL) / (len(pairs) - rank):
             break
         shown.add(number)
-    return [Verdict(pair, number in shown) for number, pair in enumerate(pairs)]
+    return [Verdict(pair, number in shown, len(pairs)) for number, pair in enumerate(pairs)]

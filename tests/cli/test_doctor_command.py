@@ -24,8 +24,8 @@ def asked(monkeypatch):
     stored = RunningStatistics(np.zeros(2), np.ones(2))
     facts = tuple(SiteFacts(f"net/bn_{n}", 2, 1e-3, 1, stored, "float32", 0.9, n == 1, 4) for n in (1, 2))
 
-    def doctor(subject, source, settings, plan, progress):
-        asked.update(subject=subject, source=source, settings=settings, plan=plan)
+    def doctor(subject, source, settings, plan, progress, tensorboard):
+        asked.update(subject=subject, source=source, settings=settings, plan=plan, tensorboard=tensorboard)
         progress.phase("looking")
         serious = "broken" in subject
         findings = (Finding("kind", "serious", "it is <off>", "it matters", "do this", ("net/bn_1",)),)
@@ -47,14 +47,24 @@ def asked(monkeypatch):
 
 def test_doctor_hands_on_what_was_typed(finetune, asked):
     typed = ["--images", "today", "--labelled", "--samples", 99, "--seed", 3, "--scale", "unit"]
-    more = ["--reference-images", "train", "--steps", 145, "--batch-size", 4, "--trust"]
+    more = [
+        "--reference-images",
+        "train",
+        "--steps",
+        145,
+        "--batch-size",
+        4,
+        "--trust",
+        "--tensorboard",
+        "tb",
+    ]
     assert finetune("doctor", "model.keras", *typed, *more).code == 0
     settings, plan = asked["settings"], asked["plan"]
     assert (asked["subject"], asked["source"].folder) == ("model.keras", Path("today"))
     assert (settings.labelled, settings.samples, settings.seed, settings.trust) == (True, 99, 3, True)
     assert settings.told["scale"] == "unit"
     assert settings.reference_images == Path("train")
-    assert (plan.steps, plan.batch_size) == (145, 4)
+    assert (plan.steps, plan.batch_size, asked["tensorboard"]) == (145, 4, Path("tb"))
 
 
 def test_nothing_found_is_said_and_is_no_error(finetune, asked):

@@ -61,6 +61,15 @@ def test_holm_holds_the_smallest_p_against_all_comparisons_and_stops_at_the_firs
     assert [v.shown for v in verdicts([pair(0.04), pair(0.03)])] == [False, False]
 
 
+def test_a_difference_that_holds_only_alone_is_said_to():
+    first, second = verdicts([Pair("a", "b", 0.02, 0.001, 0.039, 0.04, 5), pair(0.03)])
+    assert first.words == (
+        "no difference shown between a and b: 2.0 points, 95 % interval 0.1 to 3.9, 5 seeds; "
+        "it would be one alone, but not among 2 comparisons"
+    )
+    assert not second.shown
+
+
 def test_verdicts_say_points_interval_and_seeds():
     found = Pair("retrain", "freeze", 0.031, 0.019, 0.043, 0.001, 5)
     [shown] = verdicts([found])
