@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -69,7 +70,7 @@ def compare(
         recommended = write_recommended(comparison, grid, out)
         page = write_files(comparison, recommended, out)
         with family_of(grid, tracking, tracking_uri, progress) as family:
-            track(family, cells, journal.known, page)
+            track(family, cells, journal.known, comparison, page)
     return Compared(comparison, recommended, page, trained, known, time.perf_counter() - begun)
 
 
@@ -127,8 +128,14 @@ def family_of(
     return open_family(store, tracking.experiment, f"compare {grid.path.stem}", params, progress.note)
 
 
-def track(family: Family, cells: Sequence[Cell], outcomes: dict[str, Outcome], page: Path) -> None:
-    """A child run for each cell of the table, and the page with the parent."""
+def track(
+    family: Family,
+    cells: Sequence[Cell],
+    outcomes: dict[str, Outcome],
+    comparison: Comparison,
+    page: Path,
+) -> None:
+    """A child run for each cell of the table; means, spreads and the page with the parent."""
     for cell in cells:
         outcome = outcomes[cell.key]
         metrics = {f"test/{name}": value for name, value in outcome.metrics.items()}
@@ -137,6 +144,16 @@ def track(family: Family, cells: Sequence[Cell], outcomes: dict[str, Outcome], p
             tags["failed"] = outcome.failed
         name = " ".join(filter(None, (cell.arm.name, cell.arm.setting, f"seed {cell.seed}")))
         family.add(name, params_of(cell), tags, metrics)
+    # MLflow draws what is not folded away, and children are
+    family.parent.log_final(
+        {
+            f"{kind}/{name}": value
+            for line in comparison.lines
+            for name in [" ".join([line.arm.name, line.arm.setting]).strip().replace("=", " ")]
+            for kind, value in (("mean", line.mean), ("spread", line.spread))
+            if math.isfinite(value)
+        }
+    )
     family.parent.log_file(page)
 
 

@@ -146,6 +146,11 @@ def test_mlflow_has_a_parent_with_a_child_for_every_cell_of_the_table(sittings, 
     [parent] = [one for one in found if "bn.comparison" in one.data.tags]
     children = [one for one in found if one.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert [item.path for item in client.list_artifacts(parent.info.run_id)] == ["compare.html"]
+    assert parent.data.metrics == {
+        f"{kind}/{line.arm.policy}": pytest.approx(value)
+        for line in compared.comparison.lines
+        for kind, value in (("mean", line.mean), ("spread", line.spread))
+    }
     seen = {(c.data.params["arm.name"], int(c.data.params["seed"])): c.data.metrics for c in children}
     assert len(seen) == len(children) == 4
     for line in compared.comparison.lines:
