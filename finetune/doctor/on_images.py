@@ -12,7 +12,10 @@ from finetune.batchnorm.targets import MeasuredSite
 from finetune.doctor.finding import Finding
 
 MOVED = 0.3
-"""Mean shift over sites, in standard deviations, from which on it is worth a warning; as the README's drift example."""
+"""Mean over sites of the shift of means, in standard deviations, or of spreads, |ln(sd / sd)|, that is worth a warning.
+
+The first is that of the README's drift example; the second is a spread a third wider or narrower.
+"""
 
 IMPLAUSIBLE = 100.0
 """Symmetric divergence at the first site, in nats, that no camera comes to (finetune.recalibration.scale_check)."""
@@ -41,7 +44,9 @@ def far_from_stored(shifts: Mapping[str, Shift], address: str, repair: str) -> I
     """shifts: of all sites, in call order. repair: the command that measures statistics anew."""
     ranked = sorted(shifts, key=lambda path: -shifts[path].mean)
     first = next(iter(shifts))
-    overall = float(np.mean([each.mean for each in shifts.values()]))
+    overall, spread = (
+        float(np.mean([getattr(each, name) for each in shifts.values()])) for name in ("mean", "log_std")
+    )
     if shifts[first].kl > IMPLAUSIBLE:
         yield Finding(
             "preprocessing",
@@ -53,13 +58,14 @@ def far_from_stored(shifts: Mapping[str, Shift], address: str, repair: str) -> I
             f"finetune drift {address} --images DIR --scale unit    # try none, unit, -1..1, imagenet, caffe",
             (first,),
         )
-    elif not overall <= MOVED:
+    elif not (overall <= MOVED and spread <= MOVED):
         early = _is_early(shifts)
         yield Finding(
             "shifted-data",
             "warning",
-            f"the sites see values {overall:.2f} standard deviations from where they store them on average, most "
-            f"{', '.join(f'{path} {shifts[path].mean:.2f}' for path in ranked[:3])}",
+            f"the sites see values {overall:.2f} standard deviations from where they store them on average, and spread "
+            f"by a factor of {np.exp(spread):.2f} (most: "
+            f"{', '.join(f'{path} by {shifts[path].mean:.2f}' for path in ranked[:3])})",
             "it is largest early in the network, as after a change of camera or light: new statistics help"
             if early
             else "it grows with depth: the content changed as well, and new statistics may not be enough; retrain",
