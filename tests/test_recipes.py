@@ -5,16 +5,34 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets as tfds
 
+from finetune.comparison.arms import alternatives
+from finetune.comparison.grid import Grid
 from finetune.recipe_file import load_recipe
 from finetune.run import build
 
-RECIPES = sorted((Path(__file__).resolve().parents[1] / "recipes").glob("*.yaml"))
+FOLDER = Path(__file__).resolve().parents[1] / "recipes"
+RECIPES = sorted(FOLDER.glob("*.yaml"))
+SWEEPS = sorted(FOLDER.glob("sweeps/*.yaml"))
 NEED_A_NETWORK = [path for path in RECIPES if path.name.startswith("keras_cv_")]
 
 
 def test_no_recipe_is_forgotten():
     assert len(RECIPES) == 8
     assert len(NEED_A_NETWORK) == 2
+    assert len(SWEEPS) == 1
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
+def test_the_command_in_the_header_of_a_sweep_is_a_grid_that_can_be_carried_out(path):
+    header = path.read_text().split("\n\n")[0]
+    line = header.replace("\\\n#", "").split("finetune compare ")[1].splitlines()[0].split()
+    assert line[0] == f"recipes/sweeps/{path.name}"
+    options = list(zip(line[1::2], line[2::2], strict=True))
+    varied, fixed = alternatives([value for option, value in options if option == "--set"])
+    given = dict(options)
+    assert given["--learning-rates"] == "none"
+    Grid(path, tuple(given["--policies"].split(",")), varied, fixed, (), int(given["--seeds"])).check()
+    assert "Result: " in header
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)

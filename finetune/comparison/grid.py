@@ -6,10 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from finetune.comparison.arms import Arm, Varied, arms_of
 from finetune.errors import InputError, RecipeError
+from finetune.policies import POLICIES
 from finetune.recipe import Recipe, resolved
 from finetune.recipe_file import load_recipe
 
@@ -35,6 +37,9 @@ class Cell:
         named = [self.arm.name, self.arm.setting, "" if self.rate is None else f"rate {self.rate:g}"]
         return ", ".join([*filter(None, named), f"seed {self.seed}"])
 
+
+KNOWN = tuple(kind.model_fields["policy"].default for kind in POLICIES)
+"""Names of policies."""
 
 UNDECIDED = ("name", "tracking")
 """Sections of a recipe that no training depends on."""
@@ -82,13 +87,20 @@ class Grid:
         return Cell(arm, rate, seed, recipe)
 
     def check(self) -> None:
-        """Raises InputError with the problems of all arms, before anything is trained."""
-        problems = dict.fromkeys(self._overruled())
-        for arm in self.arms():
+        """Raises RecipeError with the problems of all arms, before anything is trained."""
+        unknown = [policy for policy in self.policies if policy not in KNOWN]
+        problems = [*map(_unknown, unknown), *self._overruled()]
+        found: dict[str, list[str]] = {}
+        arms = arms_of([policy for policy in self.policies if policy in KNOWN], self.varied)
+        for arm in arms:
             try:
                 self.cell(arm, self.rates[0] if self.rates else None, 0)
             except RecipeError as error:
-                problems |= dict.fromkeys(f"{problem} ({arm.name})" for problem in error.problems)
+                for problem in error.problems:
+                    found.setdefault(problem, []).append(arm.policy)
+        for problem, policies in found.items():
+            everywhere = set(policies) == {arm.policy for arm in arms}
+            problems.append(problem if everywhere else f"{problem} ({', '.join(dict.fromkeys(policies))})")
         if problems:
             raise RecipeError(problems)
 
@@ -102,3 +114,9 @@ class Grid:
                 yield f"--set {text}: --seeds N trains the seeds 0 to N - 1; leave the seed out"
             if key == rate and self.rates:
                 yield f"--set {text}: --learning-rates decides it; add --learning-rates none, or leave it out"
+
+
+def _unknown(policy: str) -> str:
+    near = get_close_matches(policy, KNOWN, 1)
+    meant = f"; did you mean {near[0]!r}?" if near else ""
+    return f"--policies: expected some of {', '.join(KNOWN)}, got {policy!r}{meant}"

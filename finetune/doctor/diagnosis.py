@@ -14,7 +14,7 @@ from finetune.doctor.facts import SiteFacts
 from finetune.doctor.finding import Finding, by_severity
 from finetune.doctor.flags import flags
 from finetune.doctor.mode_gap import ModeGap, gap_found, mode_gap
-from finetune.doctor.on_images import far_from_stored, shifts_of, stored_is_not_population
+from finetune.doctor.on_images import far_from_stored, shifts_of, stored_is_not_population, wrong_scale
 from finetune.doctor.patient import Patient, Seen
 from finetune.doctor.schedule import schedule
 from finetune.doctor.stored_numbers import stored_numbers
@@ -67,7 +67,10 @@ def _diagnosed(patient: Patient, seen: Seen | None, plan: Plan) -> Diagnosis:
     if seen is not None and not broken:
         moments, _ = patient.network.input_moments(seen.batches)
         shifts = shifts_of(patient.network.sites, moments, patient.reference)
-        findings += far_from_stored(shifts, patient.address, patient.repair)
+        first = patient.network.sites[0]
+        expected = patient.reference[first.path].statistics() if patient.reference else first.statistics
+        off = list(wrong_scale(first, expected, moments[0], patient.address))
+        findings += off or far_from_stored(shifts, patient.repair)
         gap = _gap(patient, seen)
         findings += gap_found(gap, patient.address, patient.reference is not None) if gap else ()
     if patient.reference is not None and not broken:

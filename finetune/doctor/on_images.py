@@ -6,22 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from finetune.batchnorm.moments import PopulationMoments
+from finetune.batchnorm.moments import PopulationMoments, RunningStatistics
 from finetune.batchnorm.shift import Shift, distance, shift
 from finetune.batchnorm.targets import MeasuredSite
 from finetune.doctor.finding import Finding
+from finetune.recalibration.carried_reference import APART
+from finetune.recalibration.scale_check import IMPLAUSIBLE, spread_ratio
+from finetune.recalibration.scale_check import distance as divergence
 
 MOVED = 0.3
 """Mean over sites of the shift of means, in standard deviations, or of spreads, |ln(sd / sd)|, that is worth a warning.
 
 The first is that of the README's drift example; the second is a spread a third wider or narrower.
 """
-
-IMPLAUSIBLE = 100.0
-"""Symmetric divergence at the first site, in nats, that no camera comes to (finetune.recalibration.scale_check)."""
-
-APART = 0.5
-"""Standard deviations between stored and population statistics beyond which plain recalibration ruins a model."""
 
 
 def shifts_of(
@@ -40,26 +37,31 @@ def shifts_of(
     }
 
 
-def far_from_stored(shifts: Mapping[str, Shift], address: str, repair: str) -> Iterator[Finding]:
-    """shifts: of all sites, in call order. repair: the command that measures statistics anew."""
-    ranked = sorted(shifts, key=lambda path: -shifts[path].mean)
-    first = next(iter(shifts))
-    overall, spread = (
-        float(np.mean([getattr(each, name) for each in shifts.values()])) for name in ("mean", "log_std")
-    )
-    if shifts[first].kl > IMPLAUSIBLE:
+def wrong_scale(
+    site: MeasuredSite, expected: RunningStatistics, seen: PopulationMoments, address: str
+) -> Iterator[Finding]:
+    """site: the first one. expected: what its statistics stand for."""
+    found = seen.statistics()
+    apart = divergence(expected, found, site.epsilon)
+    if apart > IMPLAUSIBLE:
         yield Finding(
             "preprocessing",
             "serious",
-            f"the first site {first} sees values {shifts[first].mean:.3g} standard deviations from what it "
-            f"stores (divergence {shifts[first].kl:.3g} nats)",
-            "no camera moves a first site so far: the images are not prepared as in training (0..1 against 0..255, "
-            "BGR against RGB, a mean not taken off)",
+            f"values at the first site {site.path} spread {spread_ratio(expected, found, site.epsilon):.3g} times as "
+            f"wide as it expects (divergence {apart:.3g} nats; a change of camera comes to 42 at most)",
+            "the images are not prepared as in training: 0..1 against 0..255, BGR against RGB, a mean not taken off",
             f"finetune drift {address} --images DIR --scale unit    # try none, unit, -1..1, imagenet, caffe",
-            (first,),
+            (site.path,),
         )
-    elif not (overall <= MOVED and spread <= MOVED):
-        early = _is_early(shifts)
+
+
+def far_from_stored(shifts: Mapping[str, Shift], repair: str) -> Iterator[Finding]:
+    """shifts: of all sites, in call order. repair: the command that measures statistics anew."""
+    ranked = sorted(shifts, key=lambda path: -shifts[path].mean)
+    overall, spread = (
+        float(np.mean([getattr(each, name) for each in shifts.values()])) for name in ("mean", "log_std")
+    )
+    if not (overall <= MOVED and spread <= MOVED):
         yield Finding(
             "shifted-data",
             "warning",
@@ -67,7 +69,7 @@ def far_from_stored(shifts: Mapping[str, Shift], address: str, repair: str) -> I
             f"by a factor of {np.exp(spread):.2f} (most: "
             f"{', '.join(f'{path} by {shifts[path].mean:.2f}' for path in ranked[:3])})",
             "it is largest early in the network, as after a change of camera or light: new statistics help"
-            if early
+            if _is_early(shifts)
             else "it grows with depth: the content changed as well, and new statistics may not be enough; retrain",
             repair,
             tuple(ranked),

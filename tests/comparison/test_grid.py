@@ -46,16 +46,19 @@ def test_a_rate_that_equals_the_recipes_own_is_the_same_training(grid):
     assert grid().cell(Arm("", "freeze"), 0.02, 0).key == grid().cell(Arm("", "freeze"), None, 0).key
 
 
-def test_problems_of_all_arms_come_at_once_and_name_the_arm(grid):
-    varied, _ = alternatives(["data.batch_size=8,none"])
+def test_problems_of_all_arms_come_at_once_each_once(grid):
+    varied, _ = alternatives(["data.batch_size=8,none", "batchnorm.momentum=0.9,2"])
     with pytest.raises(RecipeError) as refused:
-        grid(policies=("freeze", "retrian"), varied=varied).check()
-    assert [problem.split(" (")[-1] for problem in refused.value.problems] == [
-        "retrian)",
-        "freeze)",
-        "retrian)",
-    ]
-    assert "'retrain'" in refused.value.problems[0] or "retrain" in refused.value.problems[0]
+        grid(policies=("freeze", "retrian", "retrain"), varied=varied).check()
+    unknown, momentum, size = refused.value.problems
+    assert unknown == (
+        "--policies: expected some of freeze, recalibrate, retrain, affine, statistics, got 'retrian'; "
+        "did you mean 'retrain'?"
+    )
+    assert size.startswith("--set data.batch_size=none")
+    assert not size.endswith(")")
+    assert momentum.startswith("--set batchnorm.momentum=2")
+    assert momentum.endswith("(retrain)")
 
 
 def test_what_would_be_said_in_vain_is_refused(grid):
