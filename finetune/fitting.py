@@ -36,7 +36,8 @@ class Feed:
 @dataclass(frozen=True, eq=False)
 class Watched:
     """Who hears of a stage of `epochs` epochs, and when it stops. before: validation loss at the start, where it is
-    known. patience: epochs without a new best after which it stops."""
+    known. patience: epochs without a new best after which it stops. stale: the running statistics that validation
+    uses are partly those from before the stage, so that its loss says little about the weights."""
 
     title: str
     epochs: int
@@ -44,6 +45,7 @@ class Watched:
     log: Log
     before: float | None
     patience: int | None
+    stale: bool = False
 
 
 def fit_legs(
@@ -66,7 +68,8 @@ def fit_legs(
             if model.stop_training:
                 break
         best.put_best_back()
-        refuse_collapse(watched.title, watched.before, best.best, feed.classes)
+        if not watched.stale:
+            refuse_collapse(watched.title, watched.before, best.best, feed.classes)
     except DivergedError:
         best.put_last_good_back()
         raise

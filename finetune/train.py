@@ -12,6 +12,7 @@ import numpy as np
 from finetune.averaging import keep_if_no_worse, put_average
 from finetune.batch_sizes import Leg, legs, steps_of
 from finetune.batchnorm.fast_sites import fast_sites
+from finetune.batchnorm.horizon import MOST_LEFT, Stretch, share_left
 from finetune.batchnorm.sites import BNSite
 from finetune.feature_cache import ImageSource, NotCacheable, cached_head_stage
 from finetune.fitting import Feed, Log, Watched, fit_legs
@@ -82,7 +83,8 @@ def fit_stage(
             policy.prepare(trainee.sites, trained=trained, steps_per_epoch=leg.steps)
             _compile(model, trainee.model.optimizer)
 
-        watched = Watched(title, stage.epochs, progress, log, before, stage.early_stopping)
+        stale = _left(trainee.sites, ahead) > MOST_LEFT
+        watched = Watched(title, stage.epochs, progress, log, before, stage.early_stopping, stale)
         loss = fit_legs(model, ahead, feed, watched, turn)
     return _averaged(trainee, policy, stage, title, material, FitOutcome(trained, loss), part)
 
@@ -118,6 +120,13 @@ def fit_frozen_epochs(
         # nothing follows, so nothing depends on the number of steps an epoch
         loss = fit_legs(model, ahead, feed, watched, lambda leg: None)
     return _averaged(trainee, policy, stage, title, material, FitOutcome(trained, loss), part)
+
+
+def _left(sites: Sequence[BNSite], ahead: Sequence[Leg]) -> float:
+    """The largest share of any site's running statistics that the legs leave as it was; 0 where none follows."""
+    steps = steps_of(ahead)
+    following = [site for site in sites if site.calls and site.mode == "batch"]
+    return max((share_left([Stretch(site.momentum, steps)]) for site in following), default=0.0)
 
 
 def following_epochs(policy: Policy, stages: Sequence[Stage], number: int) -> int:

@@ -332,3 +332,12 @@ def test_a_compiled_stage_has_counted_nothing_yet(optimizer):
     )
     assert int(subject.model.optimizer.iterations.numpy()) == 0
     assert all(not np.any(variable) for metric in subject.model.metrics for variable in metric.variables)
+
+
+def test_stale_statistics_are_not_taken_for_a_collapse():
+    """Guessing is what validation shows while the statistics are those from before, whatever the weights learned."""
+    stage = Stage(train="everything", epochs=1, learning_rate=1e-6)
+    for policy in (Freeze(), Retrain(momentum=0.1)):
+        with pytest.raises(DivergedError, match="collapsed"):
+            fit(stage, policy, before=0.1)
+    fit(stage, Retrain(momentum=0.999), before=0.1)
