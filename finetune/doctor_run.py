@@ -1,4 +1,4 @@
-"""The story of `finetune doctor`: open a model, a run or a recipe, look at it, change nothing."""
+"""The story of `finetune doctor`: open a model, a run or a recipe (doctor_recipe.py), look at it, change nothing."""
 
 from __future__ import annotations
 
@@ -12,28 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.batchnorm.sites import find_sites
-from finetune.datasets.batches import images_only
 from finetune.doctor.calling import given_back
 from finetune.doctor.diagnosis import Diagnosis, Plan, diagnose
 from finetune.doctor.facts import of_file
-from finetune.doctor.finding import Finding, Severity, by_severity
 from finetune.doctor.histograms import write_histograms
 from finetune.doctor.patient import Patient, Seen, live_patient
+from finetune.doctor_recipe import of_recipe
 from finetune.errors import InputError
 from finetune.formats.deployed import DeployedModel
 from finetune.formats.keras_file import KerasFile
 from finetune.formats.keras_loading import example_of, image_input
 from finetune.formats.opening import open_model
-from finetune.outlook import outlook
 from finetune.progress import Progress
 from finetune.recalibration.carried_reference import carried
 from finetune.recalibration.deployed_network import DeployedNetwork
 from finetune.recalibration.settings import ImageSource, Settings
 from finetune.recalibration.subject import Subject, model_at, subject_of, twin_of
-from finetune.recipe import Recipe
-from finetune.recipe_file import load_recipe
-from finetune.run import build, computing_in
-from finetune.training import EVALUATION_BATCH, batch_size, steps_per_epoch
+from finetune.training import EVALUATION_BATCH
 
 REFERENCE_SAMPLES = 2048
 RUN_MODEL = "model.keras"
@@ -98,52 +93,6 @@ def _write_histograms(patient: Patient, seen: Seen | None, folder: Path) -> None
         )
     with given_back(patient.model):
         write_histograms(patient.model, patient.sites, seen.batches[0], folder)
-
-
-def of_recipe(path: Path, progress: Progress) -> Diagnosis:
-    """The network that `finetune run` would begin with, its calibration images, and the training that is planned."""
-    recipe = load_recipe(path)
-    with computing_in(recipe.precision):
-        size = recipe.data.image_size or recipe.backbone.default_image_size
-        progress.phase("opening the data")
-        splits = recipe.data.load(size, recipe.seed)
-        keras.utils.set_random_seed(recipe.seed)
-        progress.phase("building the model")
-        _, trainee = build(recipe, splits)
-        ahead = outlook(
-            trainee,
-            recipe.policy,
-            recipe.stages,
-            steps_per_epoch(recipe, splits),
-            batch_size(recipe, splits),
-            images=splits.train.count,
-        )
-        batches = [
-            np.asarray(batch) for batch in images_only(splits.calibration, EVALUATION_BATCH, limit=512)
-        ]
-        patient = live_patient(trainee.model, trainee.sites, str(path), f"recipe, {_policy_of(recipe)}")
-        found = diagnose(patient, Seen(batches))
-    planned = [
-        *(_planned(words, "serious") for words in ahead.problems),
-        *(_planned(words, "warning") for words in ahead.warnings),
-    ]
-    return dataclasses.replace(found, findings=by_severity((*planned, *found.findings)))
-
-
-def _planned(words: str, severity: Severity) -> Finding:
-    """A line of the outlook, which ends with what to do."""
-    measured, end, fix = words.partition("): ")
-    return Finding(
-        "planned-training",
-        severity,
-        measured + end.removesuffix(": "),
-        "this is what the recipe's policy and stages come to at the sites of this network",
-        fix or "finetune list policies",
-    )
-
-
-def _policy_of(recipe: Recipe) -> str:
-    return "rules" if isinstance(recipe.batchnorm, tuple) else f"policy {recipe.batchnorm.policy}"
 
 
 def _model_of(path: Path) -> Path:

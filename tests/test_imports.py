@@ -18,7 +18,7 @@ LAYERS = [
     {"tracking", "report"},
     {"doctor"},
     {"training", "run", "evaluation_run", "recalibration_run", "drift_run"}
-    | {"registered_run", "drift_series", "comparison", "compare_run", "doctor_run"},
+    | {"registered_run", "drift_series", "comparison", "compare_run", "doctor_run", "doctor_recipe"},
     {"cli"},
 ]
 """From the bottom up: a module imports from its own layer's package or from layers below, never above."""

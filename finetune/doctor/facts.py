@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finetune.batchnorm.moments import Float64, RunningStatistics
+from finetune.batchnorm.moments import RunningStatistics
 from finetune.batchnorm.sites import BNSite
 from finetune.batchnorm.targets import MeasuredSite
 
@@ -16,7 +16,7 @@ class SiteFacts:
     """One site. calls: of one forward pass. statistics: as stored, (channels,); dtype: in which they are.
 
     What a file does not say is None: momentum; follows, whether `fit` moves the statistics; positions, values behind
-    a channel for one image in the call that has fewest; gamma, (channels,), or None where a site has none.
+    a channel for one image in the call that has fewest.
     """
 
     path: str
@@ -28,12 +28,10 @@ class SiteFacts:
     momentum: float | None = None
     follows: bool | None = None
     positions: int | None = None
-    gamma: Float64 | None = None
 
 
 def of_live(site: BNSite) -> SiteFacts:
     """Of a site that is built."""
-    gamma = site.layer.gamma
     return SiteFacts(
         path=site.path,
         channels=site.channels,
@@ -44,7 +42,6 @@ def of_live(site: BNSite) -> SiteFacts:
         momentum=site.momentum,
         follows=site.mode == "batch",
         positions=site.fewest_positions if site.calls else None,
-        gamma=None if gamma is None else np.asarray(gamma, np.float64),
     )
 
 

@@ -74,7 +74,7 @@ def change(case: Case, which: slice, mean: Any = None, variance: Any = None) -> 
 def at_first(value: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """The other channels as they are."""
 
-    def changed(mean: np.ndarray, variance: np.ndarray, of: int = 0) -> np.ndarray:
+    def changed(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
         out = variance.copy()
         out[0] = value
         return out
