@@ -4,6 +4,7 @@ import finetune
 
 finetune.recalibrate("models/shirts", finetune.ImageSource(folder="today"))
 finetune.drift("models/shirts", finetune.ImageSource(folder="today")).overall
+finetune.apply(finetune.Freeze(), model, images)    # in a training of your own
 """
 
 from __future__ import annotations
@@ -16,12 +17,29 @@ HOMES = {
     "drift": "finetune.drift_run",
     "ImageSource": "finetune.recalibration.settings",
     "Settings": "finetune.recalibration.settings",
+    "apply": "finetune.own_loop",
+    "RunningStatisticsShift": "finetune.own_loop",
+    **dict.fromkeys(("Freeze", "Recalibrate", "Retrain", "Affine", "Statistics"), "finetune.policies"),
     "history": "finetune.recalibration.history",
     "rollback": "finetune.recalibration.history",
 }
 """Where the names of the Python interface are at home: imported when asked for, since TensorFlow takes seconds."""
 
-__all__ = ["ImageSource", "Settings", "drift", "history", "recalibrate", "rollback"]
+__all__ = [
+    "Affine",
+    "Freeze",
+    "ImageSource",
+    "Recalibrate",
+    "Retrain",
+    "RunningStatisticsShift",
+    "Settings",
+    "Statistics",
+    "apply",
+    "drift",
+    "history",
+    "recalibrate",
+    "rollback",
+]
 
 
 def __getattr__(name: str) -> Any:

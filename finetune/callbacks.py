@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -68,6 +68,17 @@ class EpochLog(keras.callbacks.Callback):
         self.log(epoch + 1, {**metrics, "learning_rate": rate})
 
 
+class EpochKeeper(keras.callbacks.Callback):
+    """Say after every epoch how many are done; the last of the callbacks, so that all else has happened."""
+
+    def __init__(self, keep: Callable[[int], None]) -> None:
+        super().__init__()
+        self.keep = keep
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.keep(epoch + 1)
+
+
 class BestWeights(keras.callbacks.Callback):
     """Keep the weights (running statistics included) of the epoch with the lowest validation loss.
 
@@ -84,6 +95,23 @@ class BestWeights(keras.callbacks.Callback):
         self.weights: list[np.ndarray] = []
         self.initial: list[np.ndarray] = []
         self.latest: list[np.ndarray] = []
+
+    def go_on(
+        self,
+        best: float,
+        best_epoch: int,
+        weights: Sequence[np.ndarray],
+        initial: Sequence[np.ndarray],
+        model: keras.Model,
+    ) -> None:
+        """Where another sitting of the same stage broke off; `model` is as its last epoch left it.
+
+        weights: those of the best epoch; none where they are the model's.
+        """
+        self.set_model(model)
+        self.best, self.best_epoch = best, best_epoch
+        self.latest, self.initial = model.get_weights(), list(initial)
+        self.weights = list(weights) or self.latest
 
     def on_train_begin(self, logs: Any = None) -> None:
         if not self.initial:

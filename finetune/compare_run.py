@@ -15,9 +15,10 @@ from finetune.comparison.arms import Arm
 from finetune.comparison.comparison import Comparison, summed_up
 from finetune.comparison.grid import Cell, Grid
 from finetune.comparison.journal import Journal
-from finetune.comparison.outcome import Outcome
+from finetune.comparison.outcome import Metric, Outcome
 from finetune.comparison.page import render
 from finetune.comparison.rates import chosen, finals, second_trials, trials
+from finetune.comparison.ray_cluster import RayCluster
 from finetune.comparison.tables import plain, write_recommended
 from finetune.comparison.workers import Workers
 from finetune.progress import Progress
@@ -25,6 +26,9 @@ from finetune.recipe import Tracking, resolved
 from finetune.run_folder import clear_output_errors
 from finetune.tracking import store_uri
 from finetune.tracking.family import Family, open_family
+
+Crew = Workers | RayCluster
+"""Who trains the cells."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +49,25 @@ def compare(
     out: Path,
     *,
     jobs: int = 1,
+    on_ray: bool = False,
+    metric: Metric = "accuracy",
     tracking_uri: str | None = None,
     progress: Progress | None = None,
     prepare: Callable[[], None] | None = None,
 ) -> Compared:
     """Train every cell that the folder does not hold yet, and compare the policies.
 
-    jobs: processes. prepare: runs first in each of them. Raises InputError before anything is trained where a cell
-    cannot be carried out, OutputError for the folder, FinetuneError where a process is killed; what was finished stays
-    in the folder, and the same command goes on there.
+    jobs: processes on this machine. on_ray: on a Ray cluster instead. metric: what is
+    compared. prepare: runs first in each process. Raises
+    InputError before anything is trained where a cell cannot be carried out or there is no cluster, OutputError for the
+    folder, FinetuneError where a process is killed; what was finished stays in the folder, and the same command goes on
+    there.
     """
     progress, begun = progress or Progress(), time.perf_counter()
     grid.check()
     tracking = trials(grid)[0].recipe.tracking
-    with clear_output_errors(out), Journal(out) as journal, Workers(jobs, prepare) as workers:
+    crew: Crew = RayCluster(prepare) if on_ray else Workers(jobs, prepare)
+    with clear_output_errors(out), Journal(out) as journal, crew as workers:
         known = len(journal.known)
         progress.phase(f"{len(grid.arms())} policies and settings, {known} cells finished earlier, in {out}")
         rates = choose_rates(grid, journal, workers, progress)
@@ -66,7 +75,7 @@ def compare(
         progress.phase(f"training {grid.seeds} seeds of each: {len(cells)} cells")
         train_all(cells, journal, workers, progress)
         trained = len(journal.known) - known
-        comparison = summed_up(grid.path.stem, cells, journal.known)
+        comparison = summed_up(grid.path.stem, cells, journal.known, metric)
         recommended = write_recommended(comparison, grid, out)
         page = write_files(comparison, recommended, out)
         with family_of(grid, tracking, tracking_uri, progress) as family:
@@ -75,7 +84,7 @@ def compare(
 
 
 def choose_rates(
-    grid: Grid, journal: Journal, workers: Workers, progress: Progress
+    grid: Grid, journal: Journal, workers: Crew, progress: Progress
 ) -> Mapping[Arm, float | None]:
     """By arm; None leaves the recipe's own."""
     if not grid.rates:
@@ -89,7 +98,7 @@ def choose_rates(
     return chosen([*tried, *again], journal.known)
 
 
-def train_all(cells: Sequence[Cell], journal: Journal, workers: Workers, progress: Progress) -> None:
+def train_all(cells: Sequence[Cell], journal: Journal, workers: Crew, progress: Progress) -> None:
     """Those that are not known yet; each is in the journal as soon as it is finished."""
     waiting = list({cell.key: cell for cell in cells if cell.key not in journal.known}.values())
     for number, (cell, outcome) in enumerate(workers.train(waiting), 1):
@@ -101,9 +110,8 @@ def train_all(cells: Sequence[Cell], journal: Journal, workers: Workers, progres
 def in_words(outcome: Outcome) -> str:
     if outcome.failed:
         return f"failed: {outcome.failed}"
-    return (
-        f"test {outcome.accuracy:.3f}, validation {outcome.validation_accuracy:.3f}, {outcome.seconds:.0f} s"
-    )
+    test = outcome.score("accuracy")
+    return f"test {test:.3f}, validation {outcome.validation_accuracy:.3f}, {outcome.seconds:.0f} s"
 
 
 def write_files(comparison: Comparison, recommended: dict[str, Path], out: Path) -> Path:

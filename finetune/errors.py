@@ -10,6 +10,8 @@ FinetuneError            exit code 1
 +-- GateError            exit code 4   a recalibrated model was not published
 +-- ProofError           exit code 5   the policy did not do what it promised
 +-- DivergedError        exit code 6   the training left the finite numbers
+
+Interrupted is a KeyboardInterrupt, exit code 130.
 """
 
 from __future__ import annotations
@@ -31,6 +33,10 @@ class InputError(FinetuneError):
     def __init__(self, problems: str | Iterable[str]) -> None:
         self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
         super().__init__("\n".join(self.problems))
+
+
+class Interrupted(KeyboardInterrupt):
+    """A person or the system ended the work; says how to go on."""
 
 
 class RecipeError(InputError):

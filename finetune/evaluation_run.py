@@ -30,7 +30,8 @@ def evaluate_saved(model: Path, *, recipe: Path | None = None, overrides: Sequen
     file = model / "model.keras" if model.is_dir() else model
     if not file.is_file():
         raise InputError(
-            f"{model}: expected a run folder with a model.keras in it, or a .keras file; found neither"
+            f"{model}: expected a run folder with a model.keras in it, or a .keras file; found neither (of models in "
+            "other formats `finetune recalibrate MODEL --images DIR --labelled --dry-run` tells the accuracy)"
         )
     beside = file.parent / "recipe.yaml"
     if recipe is None and not beside.is_file():

@@ -42,6 +42,8 @@ def export(
     save(folder / "reference.part.npz", reference)
     (folder / "reference.part.npz").rename(folder / REFERENCE)
     _write_json(folder / "provenance.json", provenance)
+    # an earlier sitting of the run may have been broken off here
+    shutil.rmtree(folder / "saved_model", ignore_errors=True)
     part = folder / "saved_model" / "1.part"
     _save_serving(model, part, image_size)
     _carry(folder, part / "assets.extra")

@@ -14,19 +14,30 @@ UNDECAYED = ("gamma", "beta", "bias")
 
 
 def optimizer_for(stage: Stage, steps: int) -> keras.optimizers.Optimizer:
-    """For one stage of `steps` batches in all its epochs."""
+    """For one stage of `steps` batches in all its epochs; what is left of an accumulation at its end is dropped."""
+    # under accumulation too a schedule counts batches (tests/test_keras_behaviour.py)
     rate = _schedule(stage, steps)
     decay = stage.weight_decay or None
-    average = {"use_ema": True, "ema_momentum": stage.ema} if stage.ema is not None else {}
+    extra: dict[str, Any] = {}
+    if stage.ema is not None:
+        extra |= {"use_ema": True, "ema_momentum": stage.ema}
+    if stage.accumulate > 1:
+        extra |= {"gradient_accumulation_steps": stage.accumulate}
     if stage.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(rate, momentum=stage.momentum, weight_decay=decay, **average)
+        optimizer = keras.optimizers.SGD(rate, momentum=stage.momentum, weight_decay=decay, **extra)
     elif stage.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(rate, weight_decay=decay, **average)
+        optimizer = keras.optimizers.Adam(rate, weight_decay=decay, **extra)
     else:
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=stage.weight_decay, **average)
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=stage.weight_decay, **extra)
     if decay:
         optimizer.exclude_from_weight_decay(var_names=list(UNDECAYED))
     return optimizer
+
+
+def count_batches(optimizer: keras.optimizers.Optimizer, batches: int) -> None:
+    """Go on as if so many batches had been trained on. Under accumulation `iterations` is what follows from it."""
+    [counter] = [variable for variable in optimizer.variables if variable.name == "iteration"]
+    counter.assign(batches)
 
 
 def _schedule(stage: Stage, total: int) -> Any:

@@ -28,12 +28,13 @@ class Outlook:
 
 @dataclass(frozen=True)
 class Followed:
-    """A stretch in which a site follows the batch. key: what says the batch size."""
+    """A stretch of stage `number` (from 0) in which a site follows the batch. key: what says the batch size."""
 
     site: BNSite
     stretch: Stretch
     batch_size: int
     key: str
+    number: int
 
 
 def outlook(
@@ -56,6 +57,9 @@ def outlook(
         problems += too_few_positions(sites, size, key)
         warnings += few_positions(sites, size, key)
     warnings += short_horizon(_stretches(followed))
+    warnings += _accumulated(stages, followed)
+    if not any(site.calls for site in trainee.sites):
+        warnings.append(f"the network has no BN site: the policy {policy.policy} has nothing to act on")
     return Outlook(tuple(problems), () if problems else tuple(warnings))
 
 
@@ -78,7 +82,20 @@ def _followed(
                 steps = leg.steps * len(leg.epochs)
                 for site in trainee.sites:
                     if site.calls and site.mode == "batch":
-                        yield Followed(site, Stretch(site.momentum, steps), leg.batch_size, key)
+                        yield Followed(site, Stretch(site.momentum, steps), leg.batch_size, key, number)
+
+
+def _accumulated(stages: Sequence[Stage], followed: Sequence[Followed]) -> Iterator[str]:
+    """What accumulation does not do: the moments stay those of one batch."""
+    for number, stage in enumerate(stages):
+        here = [one for one in followed if one.number == number]
+        if stage.accumulate > 1 and here:
+            sites, size = len({one.site.path for one in here}), min(one.batch_size for one in here)
+            yield (
+                f"stages[{number}].accumulate: {stage.accumulate} batches make one step, but the moments that "
+                f"{sites} BN site{'s' * (sites > 1)} follow are those of one batch of {size} images, not of "
+                f"{size * stage.accumulate}; where that is too few, freeze the sites"
+            )
 
 
 def _stretches(followed: Iterable[Followed]) -> dict[str, list[Stretch]]:

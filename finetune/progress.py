@@ -13,8 +13,8 @@ class Progress:
     def phase(self, words: str) -> None:
         """What the run turns to now."""
 
-    def stage(self, title: str, epochs: int, steps: int, batch_size: int) -> None:
-        """A stage of `epochs` epochs of `steps` batches begins."""
+    def stage(self, title: str, epochs: int, steps: int, batch_size: int, done: int = 0) -> None:
+        """A stage of `epochs` epochs of `steps` batches begins, or goes on after the first `done` of them."""
 
     def rebatched(self, steps: int, batch_size: int) -> None:
         """From here on an epoch of the stage has `steps` batches of this size."""
@@ -40,15 +40,15 @@ class LineProgress(Progress):
 
     def __init__(self, console: Any) -> None:
         self.console = console
-        self.epochs = self.steps = self.batch_size = 0
+        self.epochs = self.steps = self.batch_size = self.earlier = 0
         self.begun = self.first = self.latest = 0.0
 
     def phase(self, words: str) -> None:
         self.console.print(words, highlight=False, markup=False, soft_wrap=True)
 
-    def stage(self, title: str, epochs: int, steps: int, batch_size: int) -> None:
+    def stage(self, title: str, epochs: int, steps: int, batch_size: int, done: int = 0) -> None:
         self.phase(title)
-        self.epochs, self.steps, self.batch_size = epochs, steps, batch_size
+        self.epochs, self.steps, self.batch_size, self.earlier = epochs, steps, batch_size, done
         self.begun = time.perf_counter()
 
     def rebatched(self, steps: int, batch_size: int) -> None:
@@ -64,7 +64,7 @@ class LineProgress(Progress):
         return (step - 1) * self.batch_size / max(self.latest - self.first, 1e-9)
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        left = (time.perf_counter() - self.begun) / epoch * (self.epochs - epoch)
+        left = (time.perf_counter() - self.begun) / (epoch - self.earlier) * (self.epochs - epoch)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         self.phase(
             f"  epoch {epoch}/{self.epochs}  {shown}  {self.rate(self.steps):.0f} images/s  {_clock(left)} left"
@@ -86,12 +86,12 @@ class BarProgress(LineProgress):
         self.done = 0
         self.shown = 0.0
 
-    def stage(self, title: str, epochs: int, steps: int, batch_size: int) -> None:
+    def stage(self, title: str, epochs: int, steps: int, batch_size: int, done: int = 0) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        super().stage(title, epochs, steps, batch_size)
+        super().stage(title, epochs, steps, batch_size, done)
         self.close()
-        self.done = 0
+        self.done = done
         self.bar = Progress(
             TextColumn("  {task.description}"),
             BarColumn(bar_width=24),
@@ -102,7 +102,7 @@ class BarProgress(LineProgress):
             transient=True,
             auto_refresh=False,
         )
-        self.task = self.bar.add_task("epoch 1", total=epochs, measures="")
+        self.task = self.bar.add_task(f"epoch {done + 1}", total=epochs, completed=done, measures="")
         self.bar.start()
 
     def batch(self, step: int, loss: float, accuracy: float) -> None:

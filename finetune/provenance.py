@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune.batchnorm.measure import Measurement
-from finetune.datasets.base import Splits
+from finetune.datasets.base import Split, Splits
 from finetune.policies.base import Finish
 
 PACKAGES = ("finetune", "tensorflow", "keras", "keras-cv", "tensorflow-datasets", "mlflow", "numpy")
@@ -35,6 +35,7 @@ def provenance(
             "image_size": splits.image_size,
             "class_names": list(splits.class_names),
             "splits": describe_splits(splits),
+            "counts": {split.name: split.count for split in four(splits)},
         },
         "running_statistics": {
             "measured_before_training": _measured(start),
@@ -47,8 +48,11 @@ def provenance(
 
 def describe_splits(splits: Splits) -> dict[str, str]:
     """Each split in words with its number of images."""
-    four = (splits.train, splits.validation, splits.test, splits.calibration)
-    return {split.name: f"{split.description} ({split.count} images)" for split in four}
+    return {split.name: f"{split.description} ({split.count} images)" for split in four(splits)}
+
+
+def four(splits: Splits) -> tuple[Split, ...]:
+    return (splits.train, splits.validation, splits.test, splits.calibration)
 
 
 def versions() -> dict[str, str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from finetune import checkpoint
 from finetune.assemble import assemble
 from finetune.backbones.base import BuiltBackbone
 from finetune.batchnorm import proof
@@ -28,9 +30,12 @@ from finetune.progress import Progress
 from finetune.provenance import describe_splits, provenance, requirements
 from finetune.recipe import Recipe, resolved
 from finetune.recipe_file.yaml_text import write
-from finetune.report import write_report
+from finetune.report import write_card, write_report
 from finetune.result import Check, RunResult
+from finetune.result_file import write_result
 from finetune.run_folder import clear_output_errors, new_run_folder
+from finetune.run_outcome import outcome_kept
+from finetune.run_state import RunState, held
 from finetune.stopwatch import Stopwatch
 from finetune.tracking import Tracker, log_result, open_run, store_uri
 from finetune.trained_part import Trainee, kept_layers
@@ -48,6 +53,8 @@ from finetune.training import (
 REFERENCE_IMAGES = 2048
 """Training images, at most, that the reference statistics are measured on."""
 
+CARD = "model_card.md"
+
 
 def run(
     recipe: Recipe, *, runs_folder: Path, tracking_uri: str | None = None, progress: Progress | None = None
@@ -62,24 +69,67 @@ def run(
     progress, watch = progress or Progress(), Stopwatch()
     store = store_uri(tracking_uri or recipe.tracking.uri) if recipe.tracking.enabled else None
     with computing_in(recipe.precision):
-        progress.phase(f"{recipe.name}: opening the data")
-        with watch.phase("data"):
-            splits = recipe.data.load(
-                recipe.data.image_size or recipe.backbone.default_image_size, recipe.seed
-            )
-        progress.phase(f"building the backbone and its head for {len(splits.class_names)} classes")
-        # after the data: preparing a dataset for the first time draws random numbers of its own
-        keras.utils.set_random_seed(recipe.seed)
-        with watch.phase("model"):
-            built, trainee = build(recipe, splits)
-            warnings = look_ahead(recipe, splits, trainee)
+        prepared = prepare(recipe, progress, watch)
         folder = new_run_folder(runs_folder, recipe.name)
-        progress.phase(f"opening {folder}" + (f" and MLflow at {masked(store)}" if store else ""))
-        with clear_output_errors(folder), open_tracking(recipe, folder, store, progress) as tracking:
-            running = Running(recipe, splits, built, trainee, folder, tracking, progress, watch)
-            for words in (*splits.notes, *warnings):
-                running.note(words)
-            return fine_tune(running)
+        with held(folder):
+            return carry_out(prepared, folder, RunState(prepared.splits.digest), store, progress, watch)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A recipe with its data and its network. warnings: what a person should know before the training."""
+
+    recipe: Recipe
+    splits: Splits
+    built: BuiltBackbone
+    trainee: Trainee
+    warnings: tuple[str, ...]
+
+
+def prepare(recipe: Recipe, progress: Progress, watch: Stopwatch) -> Prepared:
+    """Nothing is written. Raises InputError where the recipe cannot be carried out."""
+    progress.phase(f"{recipe.name}: opening the data")
+    with watch.phase("data"):
+        splits = recipe.data.load(recipe.data.image_size or recipe.backbone.default_image_size, recipe.seed)
+    progress.phase(f"building the backbone and its head for {len(splits.class_names)} classes")
+    # after the data: preparing a dataset for the first time draws random numbers of its own
+    keras.utils.set_random_seed(recipe.seed)
+    with watch.phase("model"):
+        built, trainee = build(recipe, splits)
+        warnings = look_ahead(recipe, splits, trainee)
+    return Prepared(recipe, splits, built, trainee, warnings)
+
+
+def carry_out(
+    prepared: Prepared, folder: Path, state: RunState, store: str | None, progress: Progress, watch: Stopwatch
+) -> RunResult:
+    """From here on there is a folder, and what happens is kept in it."""
+    recipe, splits = prepared.recipe, prepared.splits
+    progress.phase(f"opening {folder}" + (f" and MLflow at {masked(store)}" if store else ""))
+    with (
+        clear_output_errors(folder),
+        outcome_kept(folder, state, progress) as state_is,
+        open_tracking(recipe, folder, store, progress, state.mlflow_run) as tracking,
+    ):
+        state_is(replace(state, mlflow_run=tracking.run_id))
+        running = Running(
+            recipe,
+            splits,
+            prepared.built,
+            prepared.trainee,
+            folder,
+            tracking,
+            progress,
+            watch,
+            resumable=True,
+            checkpoint=checkpoint.latest(folder),
+        )
+        for words in (*splits.notes, *prepared.warnings):
+            running.note(words)
+        result = fine_tune(running)
+        if store and tracking.store is None:
+            progress.note(f"what MLflow missed can be sent later: finetune sync {folder}")
+        return result
 
 
 def fine_tune(running: Running) -> RunResult:
@@ -139,12 +189,12 @@ def look_ahead(recipe: Recipe, splits: Splits, trainee: Trainee) -> tuple[str, .
 
 
 def open_tracking(
-    recipe: Recipe, folder: Path, store: str | None, progress: Progress
+    recipe: Recipe, folder: Path, store: str | None, progress: Progress, earlier: str
 ) -> AbstractContextManager[Tracker]:
     tags = {"bn.policy": recipe.policy.policy, "run_folder": folder.name}
     # rules are a list in the recipe; their name is a param like that of any other policy
     params = resolved(recipe) | {"batchnorm": recipe.policy.model_dump(mode="json")}
-    return open_run(store, recipe.tracking.experiment, folder.name, params, tags, progress.note)
+    return open_run(store, recipe.tracking.experiment, folder.name, params, tags, progress.note, earlier)
 
 
 def shown(recipe: Recipe) -> dict[str, Any]:
@@ -156,7 +206,9 @@ def shown(recipe: Recipe) -> dict[str, Any]:
 
 
 def write_recipe(running: Running) -> None:
-    running.folder.joinpath("recipe.yaml").write_text(write(shown(running.recipe)), encoding="utf-8")
+    part = running.folder / "recipe.part"
+    part.write_text(write(shown(running.recipe)), encoding="utf-8")
+    part.rename(running.folder / "recipe.yaml")
     splits = running.splits
     for split in (splits.train, splits.validation, splits.test, splits.calibration):
         running.tracking.log_dataset(
@@ -187,6 +239,7 @@ def publish(running: Running, result: RunResult, reference: SavedMoments) -> Non
         with running.watch.phase("export"):
             publish_model(running, result, reference)
     write_report(result, running.folder / "report.html")
+    write_result(result, running.folder)
     log_result(running.tracking, result)
     if not result.verified:
         broken = "; ".join(f"{check.name}: {check.detail}" for check in result.checks if not check.passed)
@@ -200,10 +253,11 @@ def publish_model(running: Running, result: RunResult, reference: SavedMoments) 
     model, folder, tracking = running.trainee.model, running.folder, running.recipe.tracking
     images = np.asarray(next(iter(images_only(running.splits.test, 8))))
     export(model, folder, running.splits.image_size, reference, result.provenance, images)
+    write_card(result, folder / CARD)
     if not tracking.log_model:
         return
     probabilities = np.asarray(model(images, training=False))
-    beside = [folder / name for name in EXPORTED]
+    beside = [folder / name for name in (*EXPORTED, CARD)]
     uri = running.tracking.log_model(
         folder / "model.keras", images, probabilities, requirements(), beside=beside
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,3 +60,10 @@ def append_metrics(folder: Path, record: Mapping[str, Any]) -> None:
     """One line more in metrics.jsonl, handed to the system when this returns."""
     with (folder / "metrics.jsonl").open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(record) + "\n")
+
+
+def rewrite_metrics(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Only these lines in metrics.jsonl: an epoch that was not finished for good is run again."""
+    part = folder / "metrics.part"
+    part.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    part.rename(folder / "metrics.jsonl")

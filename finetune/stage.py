@@ -61,6 +61,9 @@ class Stage(Component):
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     momentum: float = Field(SGD_MOMENTUM, ge=0, lt=1, description="of sgd; not the momentum of a BN site")
     weight_decay: float = Field(0.0, ge=0, description="decoupled from the gradient, as in AdamW")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of every training label that is spread over all classes alike"
+    )
     early_stopping: int | None = Field(
         None, ge=1, description="stop after this many epochs without a lower validation loss"
     )
@@ -70,6 +73,12 @@ class Stage(Component):
         lt=1,
         description="share of the old value in a moving average of the weights, step by step; the stage ends with the"
         " average, under running statistics measured for it, if its validation loss is not higher",
+    )
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="batches whose gradients are averaged for one step of the optimizer; a BN site still sees one batch"
+        " at a time",
     )
     cache_features: Literal["auto", "memory", "disk", "off"] = Field(
         "auto",
@@ -86,6 +95,16 @@ class Stage(Component):
                 "unused_key",
                 "only optimizer sgd has a momentum, not {optimizer}; leave it out",
                 {"at": ("momentum",), "optimizer": self.optimizer},
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _an_average_counts_steps(self) -> Self:
+        if self.ema is not None and self.accumulate > 1:
+            raise PydanticCustomError(
+                "unused_key",
+                "ema averages after every batch, which is no step under accumulate; leave one of them out",
+                {"at": ("accumulate",)},
             )
         return self
 

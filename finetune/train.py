@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import keras
-import numpy as np
 
 from finetune.averaging import keep_if_no_worse, put_average
 from finetune.batch_sizes import Leg, legs, steps_of
 from finetune.batchnorm.fast_sites import fast_sites
 from finetune.batchnorm.horizon import MOST_LEFT, Stretch, share_left
 from finetune.batchnorm.sites import BNSite
+from finetune.compiling import compile_stage, compile_with
 from finetune.feature_cache import ImageSource, NotCacheable, cached_head_stage
-from finetune.fitting import Feed, Log, Watched, fit_legs
-from finetune.optimizer import optimizer_for
+from finetune.fitting import Feed, Log, Standing, Watched, fit_legs, legs_ahead
+from finetune.optimizer import count_batches
+from finetune.orders import Orders
 from finetune.policies.base import Images, Policy
 from finetune.progress import Progress
 from finetune.trained_part import Trainee, choose_trained
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 class Material:
     """Batched data for the trainer. steps: training batches an epoch; classes: how many there are.
     images: what the batches are made from; None trains on these batches alone, whatever a stage says about their
-    size, and computes features anew."""
+    size, and computes features anew. shares: their labels are shares of the classes."""
 
-    training: tf.data.Dataset
+    training: Orders
     validation: tf.data.Dataset
     steps: int
     batch_size: int
@@ -41,6 +42,17 @@ class Material:
     class_weights: Mapping[int, float] | None
     calibration: Images
     images: ImageSource | None = None
+    shares: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Resumed:
+    """A stage that goes on. standing: where it stood. put_back: gives a compiled model its variables and those of its
+    optimizer. drawn: orders of the batches that stages share."""
+
+    standing: Standing
+    put_back: Callable[[keras.Model], None]
+    drawn: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,28 +76,48 @@ def fit_stage(
     before: float | None = None,
     *,
     epochs: int | None = None,
+    keep: Callable[[Standing], None] | None = None,
+    resumed: Resumed | None = None,
 ) -> FitOutcome:
     """Train one stage, or its first `epochs` epochs, and leave the model with its best weights, by validation loss.
 
     log: called with (epoch from 1, metrics) after every epoch. before: validation loss at the start,
-    where it is known. Raises DivergedError where the loss left the finite numbers and where the stage took a network
+    where it is known. keep: takes where the stage stands after every epoch. resumed: where it stood.
+    Raises DivergedError where the loss left the finite numbers and where the stage took a network
     that knew something back to guessing; the last good weights are in the model then.
     """
     trained = choose_trained(trainee, stage.train)
     part = range(stage.epochs if epochs is None else epochs)
-    ahead = _legs(stage, material, part)
-    policy.prepare(trainee.sites, trained=trained, steps_per_epoch=ahead[0].steps)
+    ahead = legs_of(stage, material, part)
+    first = (legs_ahead(ahead, resumed.standing if resumed else None) or ahead)[0]
+    policy.prepare(trainee.sites, trained=trained, steps_per_epoch=first.steps)
     with fast_sites(trainee.model, trainee.sites):
-        compile_stage(trainee.model, stage, steps_of(_legs(stage, material)))
+        shares = shares_of(stage, material)
+        compile_stage(trainee.model, stage, steps_of(legs_of(stage, material)), shares=shares)
+        if resumed:
+            resumed.put_back(trainee.model)
+            material.training.skip_to(resumed.drawn)
         model, feed = _without_backbone(trainee, stage, title, material, progress)
 
         def turn(leg: Leg) -> None:
             policy.prepare(trainee.sites, trained=trained, steps_per_epoch=leg.steps)
-            _compile(model, trainee.model.optimizer)
+            compile_with(model, trainee.model.optimizer, shares=shares)
 
         stale = _left(trainee.sites, ahead) > MOST_LEFT
-        watched = Watched(title, stage.epochs, progress, log, before, stage.early_stopping, stale)
+        watched = Watched(
+            title,
+            stage.epochs,
+            progress,
+            log,
+            before,
+            stage.early_stopping,
+            stale,
+            keep,
+            resumed.standing if resumed else None,
+            trainee.sites,
+        )
         loss = fit_legs(model, ahead, feed, watched, turn)
+    _without_shares(trainee.model, stage, material)
     return _averaged(trainee, policy, stage, title, material, FitOutcome(trained, loss), part)
 
 
@@ -105,20 +137,21 @@ def fit_frozen_epochs(
     """
     trained = choose_trained(trainee, stage.train)
     part = range(stage.epochs - policy.frozen_epochs, stage.epochs)
-    ahead = _legs(stage, material, part)
+    ahead = legs_of(stage, material, part)
     policy.prepare(trainee.sites, trained=trained, steps_per_epoch=ahead[0].steps)
     policy.prepare_frozen_epochs(trainee.sites, trained=trained)
     optimizer = trainee.model.optimizer
     # epochs that early stopping left out count for the schedule
-    optimizer.iterations.assign(steps_of(_legs(stage, material, range(part.start))))
+    count_batches(optimizer, steps_of(legs_of(stage, material, range(part.start))))
     last = "the last" if len(part) == 1 else f"the last {len(part)}"
     title = f"{title}, {last} with running statistics that stay"
     with fast_sites(trainee.model, trainee.sites):
-        _compile(trainee.model, optimizer)
+        compile_with(trainee.model, optimizer, shares=shares_of(stage, material))
         model, feed = _without_backbone(trainee, stage, title, material, progress)
         watched = Watched(title, stage.epochs, progress, log, before, stage.early_stopping)
         # nothing follows, so nothing depends on the number of steps an epoch
         loss = fit_legs(model, ahead, feed, watched, lambda leg: None)
+    _without_shares(trainee.model, stage, material)
     return _averaged(trainee, policy, stage, title, material, FitOutcome(trained, loss), part)
 
 
@@ -135,7 +168,8 @@ def following_epochs(policy: Policy, stages: Sequence[Stage], number: int) -> in
     return stages[number].epochs - (policy.frozen_epochs if last else 0)
 
 
-def _legs(stage: Stage, material: Material, part: range | None = None) -> tuple[Leg, ...]:
+def legs_of(stage: Stage, material: Material, part: range | None = None) -> tuple[Leg, ...]:
+    """Those of a stage, or of a part of its epochs, on this material."""
     if material.images is None:
         return (Leg(part or range(stage.epochs), material.batch_size, material.steps),)
     return legs(stage, material.batch_size, material.images.splits.train.count, part)
@@ -148,7 +182,7 @@ def _without_backbone(
     the model and the images themselves where they cannot be kept."""
     source = material.images
     if stage.train != "head" or stage.cache_features == "off" or source is None:
-        return trainee.model, _feed(material)
+        return trainee.model, feed_of(material, stage)
     try:
         cached = cached_head_stage(
             trainee.model,
@@ -160,25 +194,39 @@ def _without_backbone(
         )
     except NotCacheable as reason:
         progress.note(f"{title}: every epoch runs the backbone: {reason}")
-        return trainee.model, _feed(material)
+        return trainee.model, feed_of(material, stage)
     # the model's own optimizer: what comes after the training asks the model for it
-    _compile(cached.head, trainee.model.optimizer)
-    fed = replace(material, training=cached.training, validation=cached.validation)
-    return cached.head, _feed(fed, cached.rebatched)
+    compile_with(cached.head, trainee.model.optimizer, shares=shares_of(stage, material))
+    fed = replace(material, training=Orders(cached.training), validation=cached.validation)
+    return cached.head, feed_of(fed, stage, cached.rebatched)
 
 
-def _feed(
+def shares_of(stage: Stage, material: Material) -> bool:
+    """Whether the training labels are shares of the classes."""
+    return material.shares or stage.label_smoothing > 0
+
+
+def _without_shares(model: keras.Model, stage: Stage, material: Material) -> None:
+    """Who evaluates or saves the model finds it compiled as any other."""
+    if shares_of(stage, material):
+        compile_with(model, model.optimizer)
+
+
+def feed_of(
     material: Material,
+    stage: Stage,
     batches: Callable[[ImageSource], tf.data.Dataset] = ImageSource.training_batches,
 ) -> Feed:
-    """batches: makes those of another size than the material's."""
+    """What a stage reads of the material. batches: makes those of another size than the material's."""
 
-    def training(leg: Leg) -> tf.data.Dataset:
+    def training(leg: Leg) -> Orders:
         if leg.batch_size == material.batch_size or material.images is None:
             return material.training
-        return batches(material.images.rebatched(leg.batch_size, leg.epochs.start))
+        return Orders(batches(material.images.rebatched(leg.batch_size, leg.epochs.start)))
 
-    return Feed(training, material.validation, material.classes, material.class_weights)
+    return Feed(
+        training, material.validation, material.classes, material.class_weights, stage.label_smoothing
+    )
 
 
 def _averaged(
@@ -203,27 +251,3 @@ def _averaged(
     outcome = "kept" if kept else "not kept: the weights are those of the best epoch"
     said = f"{title}: the average of the weights has validation loss {average:.4f}, the best epoch {best:.4f}"
     return FitOutcome(fitted.trained, average if kept else best, (*notes, f"{said}; {outcome}"))
-
-
-def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
-    """Compile for one stage of `steps` batches in all: optimizer, schedule, loss; XLA only where there is an
-    accelerator ("auto")."""
-    _compile(model, optimizer_for(stage, steps))
-
-
-def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
-    model.compile(
-        optimizer=optimizer,
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-        jit_compile="auto",
-    )
-    _make_variables(model)
-
-
-def _make_variables(model: keras.Model) -> None:
-    """Of the optimizer and the metrics: a first step that had to make any would be traced twice."""
-    model.optimizer.build(model.trainable_variables)
-    classes = model.output_shape[-1]
-    model.compute_metrics(None, np.zeros(1, np.int32), np.full((1, classes), 1 / classes, np.float32))
-    model.reset_metrics()

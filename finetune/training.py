@@ -13,20 +13,23 @@ from finetune.backbones.base import BuiltBackbone
 from finetune.batch_sizes import legs
 from finetune.batchnorm.sites import restored_settings
 from finetune.batchnorm.timeline import Reading, Timeline, read
+from finetune.checkpoint import Checkpoint, put_back, save, values_of, variables_of
 from finetune.datasets.base import Splits
-from finetune.datasets.batches import class_weights, evaluation_batches, images_only, training_batches
+from finetune.datasets.batches import class_weights, evaluation_batches, images_only
 from finetune.describe import finish_in_words, mean_shift, shifts_since, stage_in_words
 from finetune.errors import DivergedError
 from finetune.feature_cache import ImageSource
+from finetune.fitting import Standing
+from finetune.orders import Orders
 from finetune.policies.base import Finish, Images
 from finetune.progress import Progress
 from finetune.recipe import Recipe
 from finetune.result import EpochRecord
-from finetune.run_folder import append_metrics
+from finetune.run_folder import append_metrics, rewrite_metrics
 from finetune.stopwatch import Stopwatch
 from finetune.tracking import Tracker
-from finetune.train import Material, fit_frozen_epochs, fit_stage, following_epochs
-from finetune.trained_part import Trainee
+from finetune.train import Material, Resumed, fit_frozen_epochs, fit_stage, following_epochs
+from finetune.trained_part import Trainee, choose_trained
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -37,7 +40,8 @@ EVALUATION_BATCH = 128
 
 @dataclass(frozen=True, eq=False)
 class Running:
-    """What the steps of one run share."""
+    """What the steps of one run share. resumable: it leaves a checkpoint after every epoch. checkpoint: the one that it
+    goes on from."""
 
     recipe: Recipe
     splits: Splits
@@ -47,6 +51,8 @@ class Running:
     tracking: Tracker
     progress: Progress
     watch: Stopwatch
+    resumable: bool = False
+    checkpoint: Checkpoint | None = None
     epochs: list[EpochRecord] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -102,20 +108,64 @@ def train_stages(
     The paths of the sites inside what any of them trained, and the validation loss.
     """
     recipe, trainee, trained = running.recipe, running.trainee, set[str]()
-    loss: float | None = None
+    found = running.checkpoint
+    loss = found.before if found else None
     for number, stage in enumerate(recipe.stages):
+        if found and number < found.stage:
+            trained.update(site.path for site in choose_trained(trainee, stage.train) if site.calls)
+            continue
         title = stage_in_words(number, recipe.stages)
-        log = partial(log_epoch, running, pretrained, number)
-        epochs = following_epochs(recipe.policy, recipe.stages, number)
         with last_good_weights_kept(running):
             fitted = fit_stage(
-                trainee, recipe.policy, stage, title, material, running.progress, log, loss, epochs=epochs
+                trainee,
+                recipe.policy,
+                stage,
+                title,
+                material,
+                running.progress,
+                partial(log_epoch, running, pretrained, number),
+                loss,
+                epochs=following_epochs(recipe.policy, recipe.stages, number),
+                keep=partial(keep_checkpoint, running, material, number, loss) if running.resumable else None,
+                resumed=resumed(running, found) if found and number == found.stage else None,
             )
         for words in fitted.notes:
             running.note(words)
         loss = fitted.validation_loss
         trained.update(site.path for site in fitted.trained if site.calls)
     return frozenset(trained), fitted.validation_loss
+
+
+def keep_checkpoint(
+    running: Running, material: Material, stage: int, before: float | None, standing: Standing
+) -> None:
+    """What it takes to go on after the epoch that has just ended."""
+    model = running.trainee.model
+    checkpoint = Checkpoint(
+        stage,
+        before,
+        standing,
+        material.training.drawn,
+        values_of(variables_of(model)),
+        values_of(model.optimizer.variables),
+        running.epochs,
+        running.notes,
+        running.watch.so_far(),
+    )
+    save(running.folder, checkpoint)
+
+
+def resumed(running: Running, found: Checkpoint) -> Resumed:
+    """The stage of a checkpoint, and the records of the run as they were then."""
+    finished = "1 epoch" if len(found.epochs) == 1 else f"{len(found.epochs)} epochs"
+    running.progress.phase(f"going on after {finished} of the earlier sitting")
+    running.epochs[:], running.notes[:] = found.epochs, found.notes
+    running.watch.add(found.seconds)
+    rewrite_metrics(running.folder, [as_line(record) for record in running.epochs])
+    for record in running.epochs:
+        # those that MLflow knows already are not sent again
+        running.tracking.log_epoch(record.step, record.metrics)
+    return Resumed(found.standing, partial(put_back, found), found.drawn)
 
 
 def train_frozen_epochs(
@@ -156,15 +206,17 @@ def material_of(running: Running) -> Material:
     recipe, splits = running.recipe, running.splits
     classes = len(splits.class_names)
     balanced = recipe.data.class_weights == "balanced"
+    images = ImageSource(splits, recipe.data, recipe.seed, EVALUATION_BATCH)
     return Material(
-        training=training_batches(splits.train, recipe.data, recipe.seed),
+        training=Orders(images.training_batches()),
         validation=batches_of(running, "validation"),
         steps=steps_per_epoch(recipe, splits),
         batch_size=batch_size(recipe, splits),
         classes=classes,
         class_weights=class_weights(splits.train, classes) if balanced else None,
         calibration=calibration_of(running),
-        images=ImageSource(splits, recipe.data, recipe.seed, EVALUATION_BATCH),
+        images=images,
+        shares=recipe.data.mix is not None,
     )
 
 
@@ -202,9 +254,13 @@ def log_epoch(
     moved = mean_shift(shifts_since(pretrained, running.trainee.sites))
     record = EpochRecord(stage + 1, epoch, len(running.epochs) + 1, {**metrics, **moved})
     running.epochs.append(record)
-    places = {"stage": record.stage, "epoch": record.epoch, "step": record.step}
-    append_metrics(running.folder, {**places, **record.metrics})
+    append_metrics(running.folder, as_line(record))
     running.tracking.log_epoch(record.step, record.metrics)
+
+
+def as_line(record: EpochRecord) -> dict[str, float]:
+    """As it stands in metrics.jsonl."""
+    return {"stage": record.stage, "epoch": record.epoch, "step": record.step, **record.metrics}
 
 
 def validation_loss(running: Running) -> Callable[[], float]:

@@ -25,6 +25,7 @@ import numpy as np
 from finetune.assemble import assemble
 from finetune.batchnorm.sites import find_sites
 from finetune.callbacks import BestWeights, DivergenceWatch, EpochLog
+from finetune.compiling import compile_stage
 from finetune.datasets.base import Splits
 from finetune.datasets.batches import evaluation_batches, training_batches
 from finetune.feature_cache import ImageSource, cached_head_stage
@@ -33,7 +34,6 @@ from finetune.progress import Progress
 from finetune.recipe import Recipe
 from finetune.recipe_file import load_recipe
 from finetune.stage import Stage
-from finetune.train import compile_stage
 from finetune.trained_part import Trainee, choose_trained
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "resnet_freeze.yaml"

@@ -8,6 +8,10 @@ shift", arXiv:2006.10963). Both beside the network as it was trained; mean and s
 images, which the 3,000 test images are no part of.
 
     uv run python scripts/measure_adaptation.py --figures recipes/figures
+    uv run python scripts/measure_adaptation.py --severities --figures recipes/figures
+
+--severities: every change of the camera at every severity instead, before and after the statistics were measured on
+512 images of it.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 # as the command line does, read when TensorFlow is imported (finetune/cli/quiet.py)
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -26,13 +30,14 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 import keras
 import matplotlib
 import numpy as np
+import tensorflow as tf
 import trained_formats
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from finetune.batchnorm.measure import measure
 from finetune.batchnorm.sites import BNSite, find_sites
-from finetune.datasets.camera import Shift
+from finetune.datasets.camera import Kind, Shift
 from finetune.datasets.fashion_shift.fashion_shift_dataset_builder import SPLIT_IDS, read_test_images
 from finetune.datasets.resize import to_square_uint8
 
@@ -41,11 +46,14 @@ CAMERAS: dict[str, Shift | None] = {
     **{kind: Shift(kind=kind, severity=3) for kind in ("fog", "contrast", "noise", "invert")},
 }
 POOL = (*SPLIT_IDS["validation"], *SPLIT_IDS["calibration"])
-COUNTS = (1, 4, 16, 64, 256, 1024, 2048)
+COUNTS = (1, 4, 16, 64, 256, 2048)
 PRIORS = (0, 16, 256)
 BATCHES = (2, 8, 32, 128, 512)
+SEVERITIES = range(1, 6)
 WHOLE = 256
 """Images a batch where its size does not matter."""
+STYLE = matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "adaptation", "font.size": 9})
+"""The same numbers give the same file."""
 Accuracies = dict[str, list[float]]
 """By setting, one for each draw."""
 
@@ -53,17 +61,19 @@ Accuracies = dict[str, list[float]]
 def main() -> None:
     options = arguments()
     network = trained_formats.trained_network()
+    if options.severities:
+        print(of_severities(network, options))
+        return
     found: dict[str, dict[str, Accuracies]] = {}
     for camera in options.cameras:
         print(camera, file=sys.stderr, flush=True)
-        scene = Scene(network, camera, options.tests)
+        scene = Scene(network, CAMERAS[camera], options.tests)
         found[camera] = {
             "as trained": {"": [scene.accuracy()]},
             "images": scene.by_images(options.draws),
             "batches": scene.by_batches(options.draws),
         }
     if options.figures:
-        options.figures.mkdir(parents=True, exist_ok=True)
         draw(found, options.figures)
     print(json.dumps(found, indent=2) if options.json else in_tables(found))
 
@@ -76,6 +86,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--draws", type=int, default=5, help="of the images, and of the batches")
     parser.add_argument("--tests", type=int, default=3000, help="test images, up to 3,000")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="draw adaptation_*.svg there")
+    parser.add_argument("--severities", action="store_true", help="every camera at every severity instead")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
@@ -83,15 +94,15 @@ def arguments() -> argparse.Namespace:
 class Scene:
     """The network behind one camera; every measurement starts from the statistics that it was trained to."""
 
-    def __init__(self, network: keras.Model, camera: str, tests: int) -> None:
+    def __init__(self, network: keras.Model, camera: Shift | None, tests: int) -> None:
         self.network = network
         self.sites: Sequence[BNSite] = find_sites(
             network, np.zeros((1, *network.input_shape[1:]), np.float32)
         )
         self.trained = [site.statistics for site in self.sites]
-        self.pool = pictures(POOL, CAMERAS[camera])
+        self.pool = pictures(POOL, camera)
         numbers = SPLIT_IDS["test"][:tests]
-        self.tests = pictures(numbers, CAMERAS[camera])
+        self.tests = pictures(numbers, camera)
         self.labels = read_test_images()[1].astype(int)[np.array(numbers)]
 
     def accuracy(self) -> float:
@@ -100,12 +111,12 @@ class Scene:
 
     def by_images(self, draws: int) -> Accuracies:
         return {
-            f"{prior} {count}": [self._measured_on(count, prior, seed) for seed in range(draws)]
+            f"{prior} {count}": [self.measured_on(count, prior, seed) for seed in range(draws)]
             for prior in PRIORS
             for count in COUNTS
         }
 
-    def _measured_on(self, count: int, prior: int, seed: int) -> float:
+    def measured_on(self, count: int, prior: int, seed: int) -> float:
         chosen = self.pool[np.random.default_rng(seed).permutation(len(self.pool))[:count]]
         # one_pass is exact on one batch, and layerwise on any
         method = "one_pass" if count <= WHOLE else "layerwise"
@@ -132,17 +143,31 @@ class Scene:
         order = np.random.default_rng(seed).permutation(len(self.tests))
         # a rest would be normalised with fewer images than the size says
         batches = np.split(order[: len(order) // size * size], len(order) // size)
+        # the network has no layer but BN that training=True changes
+        in_batch_mode = tf.function(lambda images: self.network(images, training=True))
         right = [
-            np.mean(self._in_batch_mode(self.tests[batch]).argmax(axis=1) == self.labels[batch])
+            np.mean(in_batch_mode(self.tests[batch]).numpy().argmax(axis=1) == self.labels[batch])
             for batch in batches
         ]
         for site, statistics in zip(self.sites, self.trained, strict=True):
             site.store(statistics)
         return float(np.mean(right))
 
-    def _in_batch_mode(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        # the network has no layer but BN that training=True changes
-        return np.asarray(self.network(images, training=True))
+
+def of_severities(network: keras.Model, options: argparse.Namespace) -> str:
+    """A table by camera and severity, and a figure."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for kind in get_args(Kind):
+        for severity in SEVERITIES:
+            print(f"{kind} {severity}", file=sys.stderr, flush=True)
+            scene = Scene(network, Shift(kind=kind, severity=severity), options.tests)
+            found.setdefault(kind, []).append((scene.accuracy(), scene.measured_on(512, 0, 0)))
+    if options.figures:
+        draw_severities(found, options.figures)
+    if options.json:
+        return json.dumps(found, indent=2)
+    rows = [[kind, *(f"{old:.3f} → {new:.3f}" for old, new in pairs)] for kind, pairs in found.items()]
+    return table(["severity", *map(str, SEVERITIES)], rows)
 
 
 def pictures(numbers: Sequence[int], shift: Shift | None) -> NDArray[np.float32]:
@@ -194,6 +219,18 @@ def draw(found: dict[str, dict[str, Accuracies]], folder: Path) -> None:
     side_by_side(found, of_batches, "batch size at prediction", folder / "adaptation_batches.svg")
 
 
+@STYLE
+def draw_severities(found: dict[str, list[tuple[float, float]]], folder: Path) -> None:
+    """One column of axes for each camera."""
+
+    figure, columns = columns_of(len(found))
+    for axes, (kind, pairs) in zip(columns, found.items(), strict=True):
+        for place, label in enumerate(("as trained", "measured anew")):
+            axes.plot(SEVERITIES, [pair[place] for pair in pairs], "o-", markersize=3, label=label)
+        axes.set(title=kind, xlabel="severity", xticks=SEVERITIES, ylim=(0, 1))
+    finish(figure, columns, folder / "adaptation_severities.svg")
+
+
 def bars(axes: Any, places: Sequence[int], values: Sequence[Sequence[float]], label: str) -> None:
     spread = [np.std(each, ddof=1) if len(each) > 1 else 0.0 for each in values]
     axes.errorbar(
@@ -201,21 +238,31 @@ def bars(axes: Any, places: Sequence[int], values: Sequence[Sequence[float]], la
     )
 
 
-@matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "adaptation", "font.size": 9})
+@STYLE
 def side_by_side(
     found: dict[str, dict[str, Accuracies]],
     plot: Callable[[Any, dict[str, Accuracies]], None],
     label: str,
     file: Path,
 ) -> None:
-    figure = Figure(figsize=(2.3 * len(found) + 0.6, 2.9), layout="constrained")
-    columns = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+    figure, columns = columns_of(len(found))
     for axes, (camera, each) in zip(columns, found.items(), strict=True):
         axes.axhline(each["as trained"][""][0], color="0.5", linestyle="--", linewidth=1, label="as trained")
         plot(axes, each)
         axes.set(title=camera, xscale="log", xlabel=label, ylim=(0, 1))
+    finish(figure, columns, file)
+
+
+def columns_of(count: int) -> tuple[Figure, Sequence[Any]]:
+    """Axes of one height, side by side."""
+    figure = Figure(figsize=(2.3 * count + 0.6, 2.9), layout="constrained")
+    return figure, figure.subplots(1, count, sharey=True, squeeze=False)[0]
+
+
+def finish(figure: Figure, columns: Sequence[Any], file: Path) -> None:
     columns[0].set_ylabel("test accuracy")
     columns[-1].legend(fontsize=8, frameon=False)
+    file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, metadata={"Date": None})
 
 

@@ -12,6 +12,7 @@ from finetune.cli.recipes import in_brief
 from finetune.datasets.batches import training_batches
 from finetune.describe import stage_in_words
 from finetune.errors import RecipeError
+from finetune.heads import Linear
 from finetune.outlook import followed_stretches, outlook
 from finetune.policies import Freeze, Retrain
 from finetune.recipe_file import load_text
@@ -241,3 +242,44 @@ def test_check_shows_them():
 def test_the_title_of_a_stage_shows_them():
     title = "stage 1 of 1: train everything, 4 epochs, sgd at 0.05, batches of 4, 8"
     assert stage_in_words(0, [stage((4, 8))]) == title
+
+
+@pytest.mark.parametrize(("policy", "equal"), [(Freeze(), True), (Retrain(), False)])
+def test_accumulated_gradients_are_those_of_the_whole_batch_only_where_no_site_follows(policy, equal):
+    """Two batches of 4 make the step of one batch of 8: the law that every guide promises, and where BN breaks it."""
+    keys = {"epochs": 1, "optimizer": "sgd", "momentum": 0.0, "warmup": 0.0, "schedule": "constant"}
+    # no dropout: it would draw once for each batch
+    two, one = (
+        trained(several, policy, trainee(head=Linear()))[0].model
+        for several in (stage(4, accumulate=2, **keys), stage(8, **keys))
+    )
+    apart = max(
+        float(np.abs(np.asarray(a) - np.asarray(b)).max())
+        for a, b in zip(two.trainable_variables, one.trainable_variables, strict=True)
+    )
+    assert apart < 1e-5 if equal else apart > 1e-4
+
+
+@pytest.mark.parametrize("policy", [Freeze(), Retrain()])
+def test_accumulation_is_no_larger_batch_for_a_site_and_that_is_said(policy):
+    model = nested_net()
+    subject = Trainee(model, model.get_layer("net"), find_sites(model, images(1)))
+    said = outlook(subject, policy, [stage(8, accumulate=4)], 3, 8, images=24).warnings
+    expected = "those of one batch of 8 images, not of 32; where that is too few, freeze the sites"
+    assert any(words.endswith(expected) for words in said) is (policy.policy == "retrain")
+
+
+def test_frozen_epochs_go_on_where_the_schedule_is_under_accumulation():
+    policy = Retrain(freeze_last_epochs=1)
+    keys = {"epochs": 4, "accumulate": 2, "schedule": "cosine", "warmup": 0.0}
+    _, _, logged, _ = trained(stage(4, **keys), policy)
+    expected = [0.05 * (1 + math.cos(math.pi * batches / 28)) / 2 for batches in (7, 14, 21, 28)]
+    assert [metrics["learning_rate"] for metrics in logged] == pytest.approx(expected, abs=1e-7)
+
+
+def test_an_average_after_every_batch_is_refused_under_accumulation():
+    text = GOOD + "    ema: 0.9\n    accumulate: 2\n"
+    with pytest.raises(
+        RecipeError, match="ema averages after every batch, which is no step under accumulate"
+    ):
+        load_text(text)

@@ -1,16 +1,20 @@
 """A comparison of real trainings on a small network: broken off, gone on with, and what it leaves."""
 
 import json
+import sys
 
 import keras
 import pytest
+import ray
 from keras import layers
 from mlflow import MlflowClient
+from ray.cluster_utils import Cluster
 
 from finetune.compare_run import compare
 from finetune.comparison.cell import carry_out, sharing
 from finetune.comparison.grid import Grid
 from finetune.comparison.journal import NAME
+from finetune.errors import InputError
 from finetune.progress import Progress
 from finetune.recipe_file import load_recipe
 from finetune.run import run
@@ -102,14 +106,14 @@ def test_a_cell_is_what_finetune_run_makes_of_the_same_recipe(sittings, grid, fo
     _, compared, _ = sittings
     line = compared.comparison.lines[1]
     alone = run(grid.cell(line.arm, line.rate, 1).recipe, runs_folder=folder / "runs")
-    assert line.accuracy[1] == pytest.approx(alone.test.metrics["accuracy"], abs=1e-6)
+    assert line.scores[1] == pytest.approx(alone.test.metrics["accuracy"], abs=1e-6)
 
 
 def test_a_cell_repeats_itself(sittings, grid):
     _, compared, _ = sittings
     line = compared.comparison.lines[0]
     again = carry_out(grid.cell(line.arm, line.rate, 1).recipe)
-    assert (again.failed, again.accuracy, again.verified) == ("", line.accuracy[1], True)
+    assert (again.failed, again.score("accuracy"), again.verified) == ("", line.scores[1], True)
 
 
 def test_a_policy_that_did_not_hold_is_a_failure(grid, monkeypatch):
@@ -123,6 +127,70 @@ def test_only_kept_features_of_the_head_go_to_the_disk(folder):
     assert [stage.cache_features for stage in sharing(recipe).stages] == ["disk", "auto"]
     off = load_recipe(folder / "small.yaml", ["stages.0.cache_features=off"])
     assert sharing(off) == off
+
+
+@pytest.fixture(scope="module")
+def patched():
+    with pytest.MonkeyPatch.context() as patched:
+        yield patched
+
+
+@pytest.fixture(scope="module")
+def on_ray(folder, patched):
+    """What a cluster of two made of a line of the table, and the nodes that cells were trained on; one of them goes
+    away after the first cell."""
+    patched.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    second = cluster.add_node(num_cpus=1)
+    patched.setenv("RAY_ADDRESS", cluster.address)
+    nodes = folder / "nodes"
+    nodes.mkdir()
+
+    def prepare():
+        (nodes / ray.get_runtime_context().get_node_id()).touch()
+
+    class SecondGoesAway(Progress):
+        def phase(self, name):
+            if second in cluster.worker_nodes and name.startswith("  1/"):
+                cluster.remove_node(second)
+
+    # of three cells one is always at work when the node goes
+    line = Grid(folder / "small.yaml", ("freeze",), (), (), (), 3)
+    try:
+        compared = compare(
+            line,
+            folder / "on_ray",
+            on_ray=True,
+            tracking_uri=f"sqlite:///{folder}/ray.db",
+            progress=SecondGoesAway(),
+            prepare=prepare,
+        )
+    finally:
+        cluster.shutdown()
+    return compared, len(list(nodes.iterdir()))
+
+
+def test_a_ray_cluster_of_two_comes_to_the_same_though_one_of_them_goes_away(sittings, on_ray):
+    _, here, _ = sittings
+    there, nodes = on_ray
+    assert nodes == 2
+    [line], [same, _] = there.comparison.lines, here.comparison.lines
+    assert len(line.scores) == 3
+    assert {seed: line.scores[seed] for seed in same.scores} == pytest.approx(same.scores, abs=1e-6)
+
+
+def test_without_a_ray_cluster_one_line_says_how_to_start_one(grid, folder, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(
+        InputError, match=r"^--ray: no Ray cluster found at 'auto'; start one with `ray start --head`"
+    ):
+        compare(grid, folder / "none", on_ray=True)
+
+
+def test_without_ray_one_line_says_what_to_install(grid, folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"^--ray: needs the package ray; pip install 'finetune\[ray\]'$"):
+        compare(grid, folder / "none", on_ray=True)
 
 
 def test_the_recommended_recipe_loads(sittings):
@@ -154,6 +222,6 @@ def test_mlflow_has_a_parent_with_a_child_for_every_cell_of_the_table(sittings, 
     seen = {(c.data.params["arm.name"], int(c.data.params["seed"])): c.data.metrics for c in children}
     assert len(seen) == len(children) == 4
     for line in compared.comparison.lines:
-        for seed, accuracy in line.accuracy.items():
+        for seed, accuracy in line.scores.items():
             assert seen[line.arm.name, seed]["test/accuracy"] == pytest.approx(accuracy)
     assert {child.data.tags["bn.verified"] for child in children} == {"true"}

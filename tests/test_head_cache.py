@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from finetune.datasets.batches import class_weights, evaluation_batches, training_batches
 from finetune.errors import DivergedError
+from finetune.orders import Orders
 from finetune.policies import Freeze, Retrain
 from finetune.progress import Progress
 from finetune.stage import Stage
@@ -35,7 +36,7 @@ class Heard(Progress):
         self.shares.append(done)
         self.open = True
 
-    def stage(self, title, epochs, steps, batch_size):
+    def stage(self, title, epochs, steps, batch_size, done=0):
         assert not self.open, "the bar of the backbone's run is still there"
         self.steps = steps
 
@@ -53,7 +54,7 @@ def head(epochs=3, **keys):
 def material(data, weighted=False):
     train = data.splits.train
     return Material(
-        training_batches(train, data.dataset, data.seed),
+        Orders(training_batches(train, data.dataset, data.seed)),
         evaluation_batches(data.splits.validation, EVALUATION_BATCH),
         train.count // data.dataset.batch_size,
         data.dataset.batch_size,

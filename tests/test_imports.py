@@ -8,18 +8,52 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1] / "finetune"
 
 LAYERS = [
-    {"errors", "component", "classifier", "result", "masking"},
+    {"errors", "component", "classifier", "result", "result_file", "masking", "folder_lock", "shipped"},
     {"batchnorm"},
     {"policies", "backbones", "heads", "datasets", "formats", "stage"},
-    {"recipe", "batch_sizes", "progress", "stopwatch", "run_folder"},
+    {"recipe", "batch_sizes", "progress", "stopwatch", "run_folder", "run_state", "orders"},
     {"recipe_file", "feature_cache"},
-    {"assemble", "optimizer", "callbacks", "trained_part", "averaging", "fitting", "train", "outlook"}
+    {
+        "first_recipe",
+        "assemble",
+        "optimizer",
+        "callbacks",
+        "trained_part",
+        "averaging",
+        "objective",
+        "compiling",
+        "fitting",
+        "checkpoint",
+        "run_outcome",
+        "train",
+        "rate_sweep",
+        "outlook",
+    }
     | {"evaluate", "export", "describe", "provenance", "recalibration"},
-    {"tracking", "report"},
+    {"tracking", "report", "datasheet"},
     {"doctor"},
-    {"training", "run", "evaluation_run", "recalibration_run", "drift_run"}
-    | {"registered_run", "drift_series", "comparison", "compare_run", "doctor_run", "doctor_recipe"},
+    {
+        "own_loop",
+        "training",
+        "run",
+        "resumption",
+        "sync_run",
+        "evaluation_run",
+        "recalibration_run",
+        "drift_run",
+    }
+    | {
+        "registered_run",
+        "drift_series",
+        "comparison",
+        "compare_run",
+        "doctor_run",
+        "doctor_recipe",
+        "data_run",
+        "rates_run",
+    },
     {"cli"},
+    {"__main__"},
 ]
 """From the bottom up: a module imports from its own layer's package or from layers below, never above."""
 

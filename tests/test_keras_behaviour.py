@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from finetune.batchnorm.sites import find_sites
@@ -197,3 +198,45 @@ def test_computing_metrics_once_makes_their_variables(model, monkeypatch):
         model.reset_metrics()
 
     assert times_traced(model, monkeypatch, prepare) == 1
+
+
+def test_fit_opens_its_dataset_twice_an_epoch_where_the_number_of_batches_is_known():
+    """`Orders` counts by it, so that a training that is gone on with sees the order that would have come next."""
+
+    def shuffled():
+        return tf.data.Dataset.range(8).shuffle(8, seed=1, reshuffle_each_iteration=True).batch(4)
+
+    def pairs(places):
+        return tf.cast(places[:, None], tf.float32), tf.cast(places % 2, tf.int32)
+
+    def order(dataset):
+        return [batch.tolist() for batch in dataset.as_numpy_iterator()]
+
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2, activation="softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.optimizer.build(model.trainable_variables)
+    model.compute_metrics(None, np.zeros(1, np.int32), np.full((1, 2), 0.5, np.float32))
+    for drawn, unknown in ((6, False), (3, True)):
+        fed, alone = shuffled(), shuffled()
+        mapped = fed.map(pairs)
+        model.fit(mapped.filter(lambda x, y: True) if unknown else mapped, epochs=3, verbose=0, shuffle=False)
+        # opening it is enough: nothing needs to be read
+        for _ in range(drawn):
+            iter(alone)
+        assert order(fed) == order(alone)
+
+
+def test_a_schedule_counts_batches_under_gradient_accumulation():
+    """And not steps: it is not to be shortened. `iterations` counts steps, and is no variable then."""
+    schedule = keras.optimizers.schedules.PolynomialDecay(1.0, decay_steps=4, end_learning_rate=0.0)
+    optimizer = keras.optimizers.SGD(schedule, gradient_accumulation_steps=2)
+    weight = keras.Variable(np.zeros(1, np.float32))
+    optimizer.build([weight])
+    rates = []
+    for _ in range(4):
+        optimizer.apply([np.ones(1, np.float32)], [weight])
+        rates.append(float(optimizer.learning_rate))
+    assert rates == [0.75, 0.5, 0.25, 0.0]
+    assert int(optimizer.iterations) == 2
+    # the two steps were made at the rates that the second and the fourth batch met
+    np.testing.assert_allclose(np.asarray(weight), -(0.75 + 0.25), atol=1e-6)

@@ -17,9 +17,9 @@ NEED_A_NETWORK = [path for path in RECIPES if path.name.startswith("keras_cv_")]
 
 
 def test_no_recipe_is_forgotten():
-    assert len(RECIPES) == 8
+    assert len(RECIPES) == 11
     assert len(NEED_A_NETWORK) == 2
-    assert len(SWEEPS) == 1
+    assert len(SWEEPS) == 4
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
@@ -30,8 +30,9 @@ def test_the_command_in_the_header_of_a_sweep_is_a_grid_that_can_be_carried_out(
     options = list(zip(line[1::2], line[2::2], strict=True))
     varied, fixed = alternatives([value for option, value in options if option == "--set"])
     given = dict(options)
-    assert given["--learning-rates"] == "none"
-    Grid(path, tuple(given["--policies"].split(",")), varied, fixed, (), int(given["--seeds"])).check()
+    typed = given["--learning-rates"]
+    rates = () if typed == "none" else tuple(map(float, typed.split(",")))
+    Grid(path, tuple(given["--policies"].split(",")), varied, fixed, rates, int(given["--seeds"])).check()
     assert "Result: " in header
 
 

@@ -67,10 +67,13 @@ def test_every_policy_is_proven_and_leaves_a_whole_folder(finished):
     assert sorted(p.name for p in finished.folder.iterdir()) == [
         "metrics.jsonl",
         "model.keras",
+        "model_card.md",
         "provenance.json",
         "recipe.yaml",
         "reference_statistics.npz",
         "report.html",
+        "result.json",
+        "run.json",
         "saved_model",
     ]
 
@@ -142,7 +145,13 @@ def test_a_broken_promise_fails_the_run_and_publishes_nothing(place, monkeypatch
         error.value
     )
     folder = place / "runs" / "broken-1"
-    assert sorted(p.name for p in folder.iterdir()) == ["metrics.jsonl", "recipe.yaml", "report.html"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "metrics.jsonl",
+        "recipe.yaml",
+        "report.html",
+        "result.json",
+        "run.json",
+    ]
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{place}/mlflow.db")

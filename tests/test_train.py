@@ -5,16 +5,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from finetune.batchnorm.fast_sites import fast_sites
 from finetune.batchnorm.sites import find_sites
 from finetune.batchnorm.timeline import read
+from finetune.compiling import compile_stage
 from finetune.errors import DivergedError, InputError
 from finetune.fitting import refuse_collapse
+from finetune.orders import Orders
 from finetune.policies import Freeze, Retrain, Statistics
 from finetune.progress import Progress
 from finetune.stage import FromLayer, Stage
 from finetune.train import (
     Material,
-    compile_stage,
     fit_frozen_epochs,
     fit_stage,
     following_epochs,
@@ -40,7 +42,7 @@ def trainee():
 
 
 def material(training=None):
-    return Material(training or batches(), batches(), STEPS, 16, CLASSES, None, calibration)
+    return Material(Orders(training or batches()), batches(), STEPS, 16, CLASSES, None, calibration)
 
 
 def fit(stage, policy=None, subject=None, data=None, log=None, progress=None, before=None):
@@ -69,6 +71,35 @@ def test_head_leaves_the_backbone_bit_identical():
     assert all(
         a.tobytes() == b.tobytes() for a, b in zip(before, subject.backbone.get_weights(), strict=True)
     )
+
+
+def devices(graph):
+    """Those that the nodes of a graph, and of the functions in it, are tied to."""
+    definition = graph.as_graph_def()
+    inside = [node for function in definition.library.function for node in function.node_def]
+    return {node.device for node in (*definition.node, *inside)} - {""}
+
+
+@pytest.mark.parametrize("policy", [Freeze(), Retrain()], ids=["freeze", "retrain"])
+def test_no_operation_of_a_training_step_is_tied_to_a_device(policy):
+    # so that TensorFlow puts it on a GPU where there is one
+    subject, stage = trainee(), Stage(train="everything", epochs=1, learning_rate=0.01)
+    policy.prepare(subject.sites, trained=choose_trained(subject, stage.train), steps_per_epoch=STEPS)
+    with fast_sites(subject.model, subject.sites):
+        compile_stage(subject.model, stage, STEPS)
+        step = tf.function(lambda x, y: subject.model.train_step((x, y)))
+        graph = step.get_concrete_function(images(16), labels(16)).graph
+    assert len(graph.get_operations()) > 100
+    assert devices(graph) == set()
+
+
+def test_an_operation_that_is_tied_to_a_device_would_be_seen():
+    @tf.function
+    def pinned(x):
+        with tf.device("CPU:0"):
+            return x + 1
+
+    assert len(devices(pinned.get_concrete_function(tf.zeros(3)).graph)) == 1
 
 
 def test_everything_trains_what_an_earlier_stage_froze():
@@ -186,6 +217,29 @@ def test_a_nan_stops_at_its_step_and_keeps_the_last_good_weights():
         "(frozen statistics need a lower one than batch statistics), or lengthen its warmup"
     )
     assert all(np.array_equal(a, b) for a, b in zip(kept, subject.model.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize(("spoiled", "first"), [(None, 0), (1, 1)])
+def test_a_divergence_names_the_first_site_that_left_the_finite_numbers(spoiled, first):
+    """Where the images are not numbers it is the first; where a kernel is not, the one behind it."""
+    subject, x = trainee(), images(48)
+    if spoiled is None:
+        x[0] = np.nan
+    else:
+        kernels = [layer for layer in subject.backbone.layers if "conv" in layer.name]
+        kernels[spoiled].kernel.assign(np.full(kernels[spoiled].kernel.shape, np.nan))
+    with pytest.raises(DivergedError) as error:
+        fit(
+            Stage(train="everything", epochs=1, learning_rate=0.05),
+            Retrain(),
+            subject,
+            material(batches(x=x)),
+        )
+    path = [site.path for site in subject.sites if site.calls][first]
+    assert str(error.value).endswith(
+        f"; the first BN site whose running statistics are not finite is {path} "
+        f"({first + 1} of {len(subject.sites)}): look at what lies in front of it"
+    )
 
 
 def test_a_loss_a_hundred_times_that_of_guessing_is_a_divergence():

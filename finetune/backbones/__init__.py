@@ -8,14 +8,17 @@ from pydantic import Field
 
 from finetune.backbones.base import Backbone, BuiltBackbone
 from finetune.backbones.bundled_weights import Bundled
+from finetune.backbones.efficientnet_lite import EfficientNetLite
 from finetune.backbones.keras_applications import KerasApplications
 from finetune.backbones.keras_cv import KerasCV
 from finetune.backbones.saved import Saved
 from finetune.classifier import Classifier
 
-BACKBONES: tuple[type[Backbone], ...] = (Bundled, KerasCV, KerasApplications, Saved)
+BACKBONES: tuple[type[Backbone], ...] = (Bundled, EfficientNetLite, KerasCV, KerasApplications, Saved)
 
-AnyBackbone = Annotated[Bundled | KerasCV | KerasApplications | Saved, Field(discriminator="source")]
+AnyBackbone = Annotated[
+    Bundled | EfficientNetLite | KerasCV | KerasApplications | Saved, Field(discriminator="source")
+]
 
 __all__ = [
     "BACKBONES",
@@ -24,6 +27,7 @@ __all__ = [
     "BuiltBackbone",
     "Bundled",
     "Classifier",
+    "EfficientNetLite",
     "KerasApplications",
     "KerasCV",
     "Saved",

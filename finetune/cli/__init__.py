@@ -10,12 +10,17 @@ import typer
 from finetune.cli import (
     catalogue,
     comparing,
+    copying,
     deployed,
     doctoring,
     drifting,
     evaluating,
+    looking,
+    rating,
     recipes,
     running,
+    starting,
+    syncing,
     versions,
     viewing,
 )
@@ -28,7 +33,7 @@ Exit codes: 0 ok, 1 failure, 2 bad input, 3 drift above the threshold,
 
 \b
 Start here:
-  finetune list recipes
+  finetune init FOLDER
   finetune run recipes/resnet_freeze.yaml
   finetune ui
 """
@@ -43,6 +48,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(starting.init)
+app.command()(copying.cp)
+app.command()(looking.data)
+app.command()(rating.rates)
 app.command()(running.run)
 app.command()(comparing.compare)
 app.command()(doctoring.doctor)
@@ -55,6 +64,7 @@ app.command()(deployed.recalibrate)
 app.command()(drifting.drift)
 app.command()(versions.history)
 app.command()(versions.rollback)
+app.command()(syncing.sync)
 app.command()(viewing.ui)
 
 

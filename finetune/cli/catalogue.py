@@ -26,7 +26,9 @@ class Kind(StrEnum):
 
 def list_(
     kind: Annotated[Kind, typer.Argument(help="Of what.")],
-    folder: Annotated[Path, typer.Option(help="Where recipes are looked for.")] = Path("recipes"),
+    folder: Annotated[
+        Path | None, typer.Option(help="Where recipes are looked for; those that are shipped if left out.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List what a recipe can name, with the keys.
@@ -36,7 +38,10 @@ def list_(
     finetune list backbones --json
     finetune list recipes --folder recipes
     """
-    rows = _recipes(folder) if kind is Kind.recipes else [_component(member) for member in _members(kind)]
+    from finetune.shipped import shipped_folder
+
+    place = folder or shipped_folder()
+    rows = _recipes(place) if kind is Kind.recipes else [_component(member) for member in _members(kind)]
     if as_json:
         import json
 
@@ -44,7 +49,7 @@ def list_(
     elif rows:
         _print_table(rows)
     else:
-        typer.echo(f"no recipes in {folder}; --folder names another place", err=True)
+        typer.echo(f"no recipes in {place}; --folder names another place", err=True)
 
 
 def _members(kind: Kind) -> Sequence[Any]:

@@ -11,6 +11,7 @@ import typer
 from finetune.cli.options import AsJson, RecipeFile, TrackingUri
 from finetune.cli.quiet import import_quietly
 from finetune.cli.watching import progress_for
+from finetune.comparison.outcome import Metric
 from finetune.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,10 +35,16 @@ def compare(
         str,
         typer.Option(metavar="R,R,...", help="Of the last stage, tried on two seeds; none: the recipe's."),
     ] = RATES,
+    metric: Annotated[
+        Metric, typer.Option(help="What is compared; balanced counts every class alike.")
+    ] = "accuracy",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="comparisons/RECIPE if left out; go on there.")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes that train side by side.")] = 1,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes that train side by side.")] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="On a Ray cluster: RAY_ADDRESS, or the one on this machine.")
+    ] = False,
     tracking_uri: TrackingUri = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show the table only.")] = False,
     as_json: AsJson = False,
@@ -52,6 +59,7 @@ def compare(
     finetune compare recipes/resnet_freeze.yaml --policies freeze,retrain --seeds 3 --jobs 2
     finetune compare recipes/resnet_retrain.yaml --policies retrain --set batchnorm.momentum=0.9,0.99
     finetune compare recipes/resnet_freeze.yaml --set data.shift.kind=fog,contrast --json
+    RAY_ADDRESS=ray://head:10001 finetune compare recipes/resnet_freeze.yaml --ray
     """
     from finetune.comparison.arms import alternatives
     from finetune.comparison.grid import Grid
@@ -59,6 +67,10 @@ def compare(
     varied, fixed = alternatives(set_ or [])
     rates = () if learning_rates == "none" else _numbers("--learning-rates", learning_rates)
     grid = Grid(recipe, tuple(policies.split(",")), varied, fixed, rates, seeds)
+    if ray and jobs:
+        raise InputError(
+            f"--jobs {jobs}: leave it out with --ray, which trains as many cells as the cluster has CPUs"
+        )
     grid.check()
     progress = progress_for(quiet)
     progress.phase("importing TensorFlow")
@@ -68,7 +80,9 @@ def compare(
     done = carry_out(
         grid,
         out or Path("comparisons") / recipe.stem,
-        jobs=jobs,
+        jobs=jobs or 1,
+        on_ray=ray,
+        metric=metric,
         tracking_uri=tracking_uri,
         progress=progress,
         prepare=import_quietly,
@@ -90,9 +104,9 @@ def in_words(done: Compared) -> str:
     from rich.console import Console
     from rich.table import Table
 
-    from finetune.comparison.tables import HEADINGS, cells_of
+    from finetune.comparison.tables import cells_of, headings
 
-    table = Table(*HEADINGS, box=None, pad_edge=False)
+    table = Table(*headings(done.comparison), box=None, pad_edge=False)
     for line in done.comparison.lines:
         table.add_row(*cells_of(line))
     console = Console(width=110)

@@ -74,6 +74,7 @@ def _tested(running: Running, trained: Trained) -> Outcome:
         metrics=dict(test.metrics),
         validation_loss=validation.metrics["cross_entropy"],
         validation_accuracy=validation.metrics["accuracy"],
+        validation_metrics=dict(validation.metrics),
         verified=True,
     )
 

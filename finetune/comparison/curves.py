@@ -1,4 +1,4 @@
-"""Accuracy against what varies, where that is a number: one curve for each policy and everything else that varies."""
+"""Scores against what varies, where that is a number: one curve for each policy and everything else that varies."""
 
 from __future__ import annotations
 
@@ -62,18 +62,18 @@ def _rest(line: Line, key: str) -> str:
 
 
 @matplotlib.rc_context(figures.STYLE)
-def drawn(key: str, some: Sequence[Curve]) -> Markup:
+def drawn(key: str, some: Sequence[Curve], measured: str) -> Markup:
     """Mean and standard deviation over seeds; the values stand at equal distances, whatever their size."""
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     axes = figure.subplots()
     places = {value: place for place, value in enumerate(sorted({v for c in some for v, _ in c.points}))}
     for number, curve in enumerate(some):
-        shown = [(places[value], line) for value, line in curve.points if line.accuracy]
+        shown = [(places[value], line) for value, line in curve.points if line.scores]
         axes.errorbar(
             [place for place, _ in shown],
             [line.mean for _, line in shown],
             # one seed has no spread
-            [line.spread if len(line.accuracy) > 1 else 0.0 for _, line in shown],
+            [line.spread if len(line.scores) > 1 else 0.0 for _, line in shown],
             label=curve.name,
             marker="osD^v"[number % 5],
             markersize=4,
@@ -82,7 +82,7 @@ def drawn(key: str, some: Sequence[Curve]) -> Markup:
         )
     axes.set_xticks(range(len(places)), [f"{value:g}" for value in places])
     axes.set_xlabel(key)
-    axes.set_ylabel("test accuracy")
+    axes.set_ylabel(measured)
     axes.legend(frameon=False, fontsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

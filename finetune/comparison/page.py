@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from finetune.comparison.comparison import Comparison, Line
 from finetune.comparison.curves import curves, drawn
-from finetune.comparison.tables import HEADINGS, cells_of
+from finetune.comparison.tables import cells_of, headings
 from finetune.report import figures
 
 PACKAGE = Path(__file__).parents[1]
@@ -34,27 +34,27 @@ def render(comparison: Comparison, recommended: Mapping[str, Path]) -> str:
     curve = curves(comparison.lines)
     return environment.get_template("page.html.jinja").render(
         comparison=comparison,
-        headings=HEADINGS,
+        headings=headings(comparison),
         rows=[cells_of(line) for line in comparison.lines],
-        dots={setting: every_seed(lines) for setting, lines in settings.items()},
+        dots={setting: every_seed(lines, comparison.measured) for setting, lines in settings.items()},
         recommended=recommended,
-        curve=drawn(*curve) if curve else None,
+        curve=drawn(*curve, comparison.measured) if curve else None,
     )
 
 
 @matplotlib.rc_context(figures.STYLE)
-def every_seed(lines: Sequence[Line]) -> Markup:
-    """Test accuracy by policy: a dot a seed, the mean as a bar."""
+def every_seed(lines: Sequence[Line], measured: str) -> Markup:
+    """Scores by policy: a dot a seed, the mean as a bar."""
     figure = Figure(figsize=(7.2, 0.55 * len(lines) + 0.9), layout="constrained")
     axes = figure.subplots()
     for place, line in enumerate(lines):
-        values = list(line.accuracy.values())
+        values = list(line.scores.values())
         axes.plot(values, [place] * len(values), "o", color=figures.TRAIN, alpha=0.45, markersize=6)
         if values:
             axes.plot([line.mean], [place], "|", color=figures.VALIDATION, markersize=20, markeredgewidth=2.5)
     axes.set_yticks(range(len(lines)), [line.arm.name for line in lines])
     axes.set_ylim(len(lines) - 0.5, -0.5)
-    axes.set_xlabel("test accuracy: a dot a seed, the bar is their mean")
+    axes.set_xlabel(f"{measured}: a dot a seed, the bar is their mean")
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.grid(axis="x", color="#e3e6ea")

@@ -13,19 +13,21 @@ from finetune.comparison.grid import Grid
 from finetune.recipe import resolved
 from finetune.recipe_file import write
 
-HEADINGS = ("setting", "policy", "rate", "test accuracy", "validation", "seeds", "seconds")
+
+def headings(comparison: Comparison) -> tuple[str, ...]:
+    return ("setting", "policy", "rate", comparison.measured, "validation", "seeds", "seconds")
 
 
 def cells_of(line: Line) -> tuple[str, ...]:
-    """One row under HEADINGS."""
-    total = len(line.accuracy) + len(line.failures)
+    """One row under the headings."""
+    total = len(line.scores) + len(line.failures)
     return (
         line.arm.setting or "-",
         line.arm.name,
         "recipe's" if line.rate is None else f"{line.rate:g}",
         _spread(line.mean, line.spread),
         f"{_mean(line.validation):.3f}" if line.validation else "-",
-        f"{len(line.accuracy)} of {total}",
+        f"{len(line.scores)} of {total}",
         f"{line.seconds:.0f}",
     )
 
@@ -44,6 +46,7 @@ def plain(comparison: Comparison) -> dict[str, Any]:
     """Everything, as JSON can hold it: an unknown interval is null."""
     return {
         "name": comparison.name,
+        "metric": comparison.metric,
         "lines": [
             {
                 "setting": line.arm.setting,
@@ -52,8 +55,8 @@ def plain(comparison: Comparison) -> dict[str, Any]:
                 "learning_rate": line.rate,
                 "mean": _or_none(line.mean),
                 "spread": _or_none(line.spread),
-                "accuracy": {str(seed): value for seed, value in line.accuracy.items()},
-                "validation_accuracy": {str(seed): value for seed, value in line.validation.items()},
+                "scores": {str(seed): value for seed, value in line.scores.items()},
+                "validation": {str(seed): value for seed, value in line.validation.items()},
                 "failures": list(line.failures),
                 "seconds": line.seconds,
             }
@@ -106,7 +109,7 @@ def _header(comparison: Comparison, line: Line) -> str:
     return "\n".join(
         (
             f"# Chosen by finetune compare on validation: {line.arm.name}.",
-            f"# Test accuracy {_spread(line.mean, line.spread)} over {len(line.accuracy)} seeds"
+            f"# {comparison.measured.capitalize()} {_spread(line.mean, line.spread)} over {len(line.scores)} seeds"
             + (f"; {named}." if named else "."),
         )
     )

@@ -33,7 +33,7 @@ class Workers:
 
     def train(self, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Outcome]]:
         """Cells and what came of them, as they are finished. Raises FinetuneError where a process dies."""
-        waiting: dict[Future[Outcome], Cell] = {self._pool.submit(_carried_out, cell): cell for cell in cells}
+        waiting: dict[Future[Outcome], Cell] = {self._pool.submit(carried_out, cell): cell for cell in cells}
         try:
             for done in as_completed(waiting):
                 yield waiting[done], done.result()
@@ -49,13 +49,19 @@ def _begin(threads: int, prepare: Callable[[], None] | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if prepare:
         prepare()
+    compute_on(threads)
+
+
+def compute_on(threads: int) -> None:
+    """How many cores this process takes, said before it computes anything."""
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
-def _carried_out(cell: Cell) -> Outcome:
+def carried_out(cell: Cell) -> Outcome:
+    """What becomes of a cell in the process that trains it."""
     from finetune.comparison.cell import carry_out
 
     return carry_out(cell.recipe)

@@ -8,10 +8,20 @@ from pydantic import Field
 
 from finetune.datasets.base import Dataset, Split, Splits
 from finetune.datasets.image_folder import ImageFolder
+from finetune.datasets.image_table import ImageTable
 from finetune.datasets.tfds import TensorFlowDatasets
 
-DATASETS: tuple[type[Dataset], ...] = (TensorFlowDatasets, ImageFolder)
+DATASETS: tuple[type[Dataset], ...] = (TensorFlowDatasets, ImageFolder, ImageTable)
 
-AnyDataset = Annotated[TensorFlowDatasets | ImageFolder, Field(discriminator="source")]
+AnyDataset = Annotated[TensorFlowDatasets | ImageFolder | ImageTable, Field(discriminator="source")]
 
-__all__ = ["DATASETS", "AnyDataset", "Dataset", "ImageFolder", "Split", "Splits", "TensorFlowDatasets"]
+__all__ = [
+    "DATASETS",
+    "AnyDataset",
+    "Dataset",
+    "ImageFolder",
+    "ImageTable",
+    "Split",
+    "Splits",
+    "TensorFlowDatasets",
+]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from finetune.component import Component
 from finetune.datasets.augment import Augmentation
 from finetune.datasets.camera import Shift
+from finetune.datasets.mix import Mix
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -62,6 +64,17 @@ class Dataset(Component):
     class_weights: Literal["none", "balanced"] = "none"
     shift: Shift | None = Field(None, description="a label-preserving change of the camera, on every split")
     augment: tuple[Augmentation, ...] = ()
+    mix: Mix | None = Field(None, description="of training images, two by two, after the augmentation")
+
+    @model_validator(mode="after")
+    def _an_image_of_two_classes_has_no_weight(self) -> Self:
+        if self.mix is not None and self.class_weights != "none":
+            raise PydanticCustomError(
+                "unused_key",
+                "class_weights weigh images by their one class, and mixed images have two; leave one of them out",
+                {"at": ("mix",)},
+            )
+        return self
 
     @abstractmethod
     def load(self, image_size: int, seed: int) -> Splits:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 class TensorFlowDatasets(Dataset):
-    """Any TFDS dataset that has an `image` and a `label`; `fashion_shift` ships with the package.
+    """Any TFDS dataset that has an `image` and a `label`; `fashion_shift` ships with the package, `elpv` (real
+    solar cells) comes with the extra `elpv`.
 
     Split expressions are those of TFDS, e.g. "train[:90%]". Prepared data is used as it is; otherwise the
     data is fetched where there is a network.
@@ -40,6 +41,7 @@ class TensorFlowDatasets(Dataset):
         builder = prepared_builder(self.name, data_dir, self.download)
         check_features(self.name, builder.info.features)
         read, decisions = self._read(builder, image_size)
+        licence = builder.info.redistribution_info.license or None
         return Splits(
             train=read["train"],
             validation=read["validation"],
@@ -50,7 +52,9 @@ class TensorFlowDatasets(Dataset):
             digest=digest_of(
                 image_size=image_size, shift=self.shift and self.shift.model_dump(), **decisions
             ),
-            licence=builder.info.redistribution_info.license or None,
+            licence=licence,
+            # what a person may not do with the data and what comes of it, they should hear before a training
+            notes=(f"licence of {self.name}: {licence}",) if "commercial" in (licence or "").lower() else (),
         )
 
     def open_split(self, expression: str, image_size: int) -> tuple[Split, tuple[str, ...]]:

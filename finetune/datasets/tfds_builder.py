@@ -10,9 +10,13 @@ import textwrap
 import numpy as np
 import tensorflow_datasets as tfds
 
+from finetune.datasets.elpv.elpv_dataset_builder import Builder as Elpv
 from finetune.datasets.fashion_shift.fashion_shift_dataset_builder import Builder as FashionShift
 from finetune.datasets.network import answers
 from finetune.errors import DataError
+
+WITHOUT_NETWORK = (FashionShift, Elpv)
+"""Prepared from what is installed."""
 
 TFDS_BUCKET = "https://storage.googleapis.com/tfds-data"
 
@@ -22,7 +26,7 @@ def prepared_builder(name: str, data_dir: str | None, download: bool) -> tfds.co
     builder = find_builder(name, data_dir)
     if builder.is_prepared():
         return builder
-    if not isinstance(builder, FashionShift):
+    if not isinstance(builder, WITHOUT_NETWORK):
         missing = f"data.name: {name} is not prepared in {data_dir or builder.data_dir}"
         if not download:
             raise DataError(f"{missing} and download is false; {advice(name)}")
@@ -57,6 +61,8 @@ def prepare(name: str, builder: tfds.core.DatasetBuilder) -> None:
     try:
         with contextlib.redirect_stdout(sys.stderr):
             builder.download_and_prepare()
+    except DataError:
+        raise
     except Exception as error:  # a builder is a stranger's code and may fail in any way
         reason = textwrap.shorten(str(error), 300) or type(error).__name__
         raise DataError(f"data.name: {name} could not be prepared in {builder.data_dir}: {reason}") from error

@@ -76,6 +76,8 @@ def cached_head_stage(
     progress: hears what is kept and where, and how far the run of the backbone is.
     Raises NotCacheable, with nothing changed, where the stage has to run uncached.
     """
+    if source.dataset.mix:
+        raise NotCacheable("data.mix makes every image anew of two")
     space, progress, views = space or Space(), progress or Progress(), _views(source.dataset, views)
     cut = cut_in_two(model, backbone)
     training, validation = source.training(views), source.validation()

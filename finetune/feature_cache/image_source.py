@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from finetune.datasets.base import Dataset, Split, Splits
 from finetune.datasets.batches import evaluation_batches, training_batches
+from finetune.datasets.mix import mixed
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,11 @@ class ImageSource:
         return replace(self, dataset=dataset, seed=self.seed + epoch)
 
     def training_batches(self) -> tf.data.Dataset:
-        return training_batches(self.splits.train, self.dataset, self.seed)
+        """As `fit` takes them: augmented and mixed where the dataset says so."""
+        batches = training_batches(self.splits.train, self.dataset, self.seed)
+        if self.dataset.mix is None:
+            return batches
+        return mixed(batches, self.dataset.mix, len(self.splits.class_names), self.seed)
 
     def training(self, views: int = 1) -> Images:
         """Every image `views` times, each time augmented anew."""

@@ -79,7 +79,7 @@ class Following(UniformPolicy):
 
     def measure_anew(
         self, model: keras.Model, sites: Sequence[BNSite], calibration: Images, warn: Warn = unheard
-    ) -> Measurement:
+    ) -> Measurement | None:
         return measured(model, sites, calibration, warn, method=self.method, samples=self.samples)
 
     def finish_training(
@@ -90,9 +90,9 @@ class Following(UniformPolicy):
         loss: Callable[[], float],
         warn: Warn = unheard,
     ) -> Finish:
-        if self.finish == "none":
-            return Finish()
         called = [site for site in sites if site.calls]
+        if self.finish == "none" or not called:
+            return Finish()
         trained = [site.statistics for site in called]
         before = loss()
         measurement = self.measure_anew(model, sites, calibration, warn)

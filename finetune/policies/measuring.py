@@ -30,11 +30,13 @@ def measured(
     samples: int,
     prior: float = 0.0,
     memory: int = MEMORY,
-) -> Measurement:
+) -> Measurement | None:
     """Measure the running statistics of `sites` on `samples` calibration images at most and put them in force.
 
-    Raises InputError where a site cannot be measured.
+    None where the network calls none of them. Raises InputError where a site cannot be measured.
     """
+    if not any(site.calls for site in sites):
+        return None
     from finetune.batchnorm.measure import measure
 
     try:

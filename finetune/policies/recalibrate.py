@@ -41,7 +41,7 @@ class Recalibrate(UniformPolicy):
 
     def start(
         self, model: keras.Model, sites: Sequence[BNSite], calibration: Images, warn: Warn = unheard
-    ) -> Measurement:
+    ) -> Measurement | None:
         return measured(
             model,
             sites,

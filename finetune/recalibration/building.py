@@ -6,13 +6,14 @@ number that another may have by now, no age to guess at.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from finetune.folder_lock import lock_folder
 
 PREFIX = ".building-"
 
@@ -32,7 +33,7 @@ def clear_leftovers(place: Path) -> None:
     """Remove what killed builds left in `place`; those of builds that are alive stay."""
     for folder in place.glob(f"{PREFIX}*"):
         try:
-            lock = _lock(folder)
+            lock = lock_folder(folder)
         except OSError:  # in use, gone meanwhile, or on a file system without locks, where it must stay
             continue
         shutil.rmtree(folder, ignore_errors=True)
@@ -44,7 +45,7 @@ def _locked_folder(place: Path) -> tuple[Path, int]:
         folder = place / f"{PREFIX}{secrets.token_hex(8)}"
         folder.mkdir()
         try:
-            lock = _lock(folder)
+            lock = lock_folder(folder)
         except (BlockingIOError, FileNotFoundError):
             # another build took the new folder for a leftover before it was locked
             continue
@@ -53,14 +54,3 @@ def _locked_folder(place: Path) -> tuple[Path, int]:
         if folder.exists():
             return folder, lock
         os.close(lock)
-
-
-def _lock(folder: Path) -> int:
-    """An open descriptor that holds the folder's lock. Raises BlockingIOError where another process holds it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor

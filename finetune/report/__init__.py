@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,13 @@ import yaml
 from finetune.errors import OutputError
 from finetune.masking import masked
 from finetune.report import figures
+from finetune.report.card import write_card
 from finetune.report.confusion import confusion_matrix, most_confused
 from finetune.report.definitions import METRICS, SHIFT
+from finetune.report.formatting import number, share
 from finetune.result import RunResult
 
-__all__ = ["confusion_matrix", "write_report"]
+__all__ = ["confusion_matrix", "write_card", "write_report"]
 
 
 def write_report(result: RunResult, path: Path) -> None:
@@ -55,18 +56,6 @@ def render(result: RunResult) -> str:
         recipe=masked(yaml.safe_dump(_plain(result.recipe), sort_keys=False, allow_unicode=True)),
         provenance=masked(json.dumps(_plain(result.provenance), indent=2, ensure_ascii=False)),
     )
-
-
-def share(value: float) -> str:
-    """A share as a percentage with one decimal place."""
-    return f"{100 * value:.1f} %"
-
-
-def number(value: float) -> str:
-    """Four significant digits, without the exponent where it can be avoided."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    return f"{value:.4g}" if abs(value) >= 1e-4 else f"{value:.2e}"
 
 
 def _moved(result: RunResult) -> bool:

@@ -24,12 +24,25 @@ def good_manners(store: str) -> Iterator[None]:
     """Import MLflow, turn it to one store and quieten it; environment and loggers are given back at the end."""
     # the registry of a local database looks for logged models in the store of the process, not of its client
     settings = {name: os.environ.get(name, value) for name, value in PATIENCE.items()}
-    with _environment(settings | {"MLFLOW_TRACKING_URI": store}):
-        # before the loggers, because the import sets their levels
-        import mlflow  # noqa: F401
+    # loggers last, because importing MLflow sets their levels
+    with _environment(settings | {"MLFLOW_TRACKING_URI": store}), _turned_to(store), _quiet_loggers():
+        yield
 
-        with _quiet_loggers():
-            yield
+
+@contextmanager
+def _turned_to(store: str) -> Iterator[None]:
+    """What the caller said with `mlflow.set_tracking_uri` goes before the environment, so it must step back too."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    if before == store:
+        yield
+        return
+    mlflow.set_tracking_uri(store)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
 
 
 @contextmanager

@@ -11,11 +11,12 @@ from dataclasses import asdict
 from statistics import fmean
 
 from finetune.result import Check, RunResult, SiteRecord
+from finetune.run_state import STATE
 from finetune.tracking.run import Tracker
 
 SHIFT_MEASURES = {"mean": "shift_mean", "log_std": "shift_log_std", "kl": "shift_kl"}
 
-SMALL_FILES = {".yaml", ".json", ".jsonl", ".html"}
+SMALL_FILES = {".yaml", ".json", ".jsonl", ".html", ".md"}
 
 
 def log_result(tracking: Tracker, result: RunResult) -> None:
@@ -28,7 +29,7 @@ def log_result(tracking: Tracker, result: RunResult) -> None:
     tracking.log_table([_check_row(check) for check in result.checks], "proof.json")
     tracking.set_tags({"bn.verified": str(result.verified).lower(), "mlflow.note.content": summary(result)})
     for path in sorted(result.folder.iterdir()):
-        if path.suffix in SMALL_FILES:
+        if path.suffix in SMALL_FILES and path.name != STATE:
             tracking.log_file(path)
 
 

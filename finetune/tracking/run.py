@@ -11,6 +11,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+from finetune.tracking.earlier import EarlierSitting, earlier_sitting
 from finetune.tracking.manners import good_manners
 from finetune.tracking.model_folder import write_model_folder
 from finetune.tracking.params import flat_params
@@ -37,18 +38,20 @@ def open_run(
     params: Mapping[str, Any],
     tags: Mapping[str, str],
     warn: Callable[[str], None],
+    earlier: str = "",
 ) -> Iterator[Tracker]:
     """Open a run, and close it as FINISHED, as KILLED when it was interrupted, as FAILED on any other error.
 
     store: None tracks nothing and imports no MLflow. params: nested, as in a resolved recipe.
     warn: gets one line where the store fails; from then on the tracker does nothing.
+    earlier: id of the run to go on with, if the store knows it; what it has already is not logged again.
     """
     if store is None:
         yield Tracker(None, warn)
         return
     with good_manners(store):
         tracker = Tracker(store, warn)
-        tracker.start(experiment, name, params, tags)
+        tracker.start(experiment, name, params, tags, earlier)
         try:
             yield tracker
         except BaseException as error:
@@ -87,9 +90,17 @@ class Tracker:
         self._client: MlflowClient
         self._name = self._experiment_id = self.run_id = ""
         self._model_id: str | None = None
+        self._earlier: EarlierSitting | None = None
 
     @unless_silent
-    def start(self, experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+    def start(
+        self,
+        experiment: str,
+        name: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        earlier: str = "",
+    ) -> None:
         from mlflow import MlflowClient
         from mlflow.entities import Param
         from mlflow.tracking.context.registry import resolve_tags
@@ -98,9 +109,14 @@ class Tracker:
         require_usable(store)
         self._client = MlflowClient(tracking_uri=store, registry_uri=store)
         self._experiment_id = experiment_id(self._client, store, experiment)
-        # who started it, from which program and which commit: what MLflow's own start_run adds
-        run = self._client.create_run(self._experiment_id, tags=resolve_tags(dict(tags)), run_name=name)
-        self.run_id = run.info.run_id
+        self._earlier = earlier_sitting(self._client, self._experiment_id, earlier)
+        if self._earlier:
+            self.run_id = earlier
+            self._client.update_run(earlier, status="RUNNING")
+        else:
+            # who started it, from which program and which commit: what MLflow's own start_run adds
+            run = self._client.create_run(self._experiment_id, tags=resolve_tags(dict(tags)), run_name=name)
+            self.run_id = run.info.run_id
         self._client.log_batch(self.run_id, params=[Param(*param) for param in flat_params(params).items()])
 
     @unless_silent
@@ -149,6 +165,9 @@ class Tracker:
     def log_table(self, rows: Sequence[Mapping[str, Any]], file: str) -> None:
         """Rows with equal keys, as a table in the UI. file: ends in .json."""
         columns = {key: [row[key] for row in rows] for key in rows[0]}
+        if self._earlier:
+            # MLflow would append to it
+            self._earlier.remove(file)
         self._client.log_table(self.run_id, columns, file)
 
     @unless_silent
@@ -194,6 +213,9 @@ class Tracker:
         """
         from mlflow.entities import LoggedModelOutput
 
+        if self._earlier and (known := self._earlier.model()):
+            self._model_id = known.model_id
+            return str(known.model_uri)
         # a dot would end the name in a URI
         name = self._name.replace(".", "_")
         logged = self._client.create_logged_model(self._experiment_id, name, source_run_id=self.run_id)
@@ -215,6 +237,8 @@ class Tracker:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+        if self._earlier and (version := self._earlier.version(name)):
+            return version
         model_id = model_uri.removeprefix("models:/")
         return str(self._client.create_model_version(name, model_uri, self.run_id, model_id=model_id).version)
 
@@ -226,5 +250,7 @@ class Tracker:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
+        if self._earlier:
+            points = [point for point in points if not self._earlier.has(*point)]
         metrics = [Metric(name, value, now, step, model_id=model_id) for name, value, step in points]
         self._client.log_batch(self.run_id, metrics)

@@ -49,7 +49,16 @@ def asked(monkeypatch):
 
 def test_compare_hands_on_what_was_typed(finetune, asked):
     typed = ["--policies", "freeze,retrain", "--seeds", 3, "--set", "data.batch_size=8,32", "--jobs", 2]
-    more = ["--set", "data.shift.kind=blur", "--learning-rates", "0.1,0.2", "--tracking-uri", "x"]
+    more = [
+        "--metric",
+        "balanced_accuracy",
+        "--set",
+        "data.shift.kind=blur",
+        "--learning-rates",
+        "0.1,0.2",
+        "--tracking-uri",
+        "x",
+    ]
     assert finetune("compare", RECIPE, *typed, *more).code == 0
     grid = asked["grid"]
     assert (grid.path, grid.policies, grid.seeds, grid.rates) == (
@@ -62,8 +71,13 @@ def test_compare_hands_on_what_was_typed(finetune, asked):
         (("data.batch_size=8", "data.batch_size=32"),),
         ("data.shift.kind=blur",),
     )
-    assert (asked["jobs"], asked["tracking_uri"]) == (2, "x")
+    assert (asked["jobs"], asked["tracking_uri"], asked["metric"]) == (2, "x", "balanced_accuracy")
     assert asked["out"] == Path("comparisons/resnet_freeze")
+
+
+def test_ray_takes_the_place_of_jobs(finetune, asked):
+    assert finetune("compare", RECIPE, "--ray").code == 0
+    assert (asked["on_ray"], asked["jobs"]) == (True, 1)
 
 
 def test_compare_shows_the_table_the_verdict_the_failure_and_what_to_do_next(finetune, asked):
@@ -106,6 +120,7 @@ def test_no_learning_rates_leave_the_recipes_own(finetune, asked):
         ),
         (["--seeds", "0"], "--seeds: expected 1 or more, got 0"),
         (["--policies", "freeze,retrian"], "retrian"),
+        (["--ray", "--jobs", "2"], "--jobs 2: leave it out with --ray"),
         (["--set", "data.batch_size=8,"], "--set data.batch_size=8,: expected different values"),
         (["--set", "data.batchsize=8,9"], "batchsize"),
     ],

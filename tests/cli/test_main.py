@@ -96,9 +96,22 @@ def test_every_command_has_an_example_in_its_help(finetune, command):
     assert f"\n  finetune {command}" in finetune(command, "--help").out
 
 
-def test_there_are_thirteen_commands():
-    training = {"run", "check", "show", "list", "schema", "evaluate", "ui", "compare"}
-    assert set(COMMANDS) == training | {"recalibrate", "drift", "history", "rollback", "doctor"}
+def test_there_are_eighteen_commands():
+    training = {
+        "init",
+        "cp",
+        "data",
+        "rates",
+        "run",
+        "check",
+        "show",
+        "list",
+        "schema",
+        "evaluate",
+        "ui",
+        "sync",
+    }
+    assert set(COMMANDS) == training | {"compare", "recalibrate", "drift", "history", "rollback", "doctor"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -91,7 +91,7 @@ def test_show_of_a_bad_recipe_leaves_with_2(finetune, bad):
     [
         ("policies", {"freeze", "recalibrate", "retrain"}),
         ("backbones", {"bundled", "keras_cv", "keras_applications", "saved"}),
-        ("datasets", {"tfds", "image_folder"}),
+        ("datasets", {"tfds", "image_folder", "image_table"}),
     ],
 )
 def test_list_names_what_a_recipe_can_name(finetune, kind, some):

@@ -51,6 +51,6 @@ def test_words_and_few_values_make_no_curve(sizes):
 
 def test_the_figure_names_axis_values_and_curves_and_leaves_out_what_failed_everywhere(sizes):
     failed = Line(Arm("data.batch_size=2", "affine"), None, {}, {}, ("diverged",), 1.0)
-    drawing = drawn(*curves([*sizes, failed]))
+    drawing = drawn(*curves([*sizes, failed]), "test accuracy")
     for text in ("data.batch_size", "test accuracy", "freeze", "retrain", ">2<", ">8<", ">32<"):
         assert text in drawing

@@ -91,8 +91,34 @@ def test_means_and_spreads_are_those_of_the_seeds_that_did_not_fail(compared):
     assert whole.mean == pytest.approx(np.mean([0.6, 0.61, 0.62]))
     assert whole.spread == pytest.approx(np.std([0.6, 0.61, 0.62], ddof=1))
     broken = next(line for line in comparison.lines if line.arm == Arm("data.batch_size=8", "retrain"))
-    assert broken.accuracy == {0: 0.6, 2: pytest.approx(0.62)}
+    assert broken.scores == {0: 0.6, 2: pytest.approx(0.62)}
     assert cells_of(broken)[-2:] == ("2 of 3", "8")
+
+
+def test_what_is_compared_can_be_balanced(grid, outcome):
+    """retrain is the more accurate one, freeze the better balanced; what an earlier version kept lacks that."""
+    made = grid()
+    cells = finals(made, dict.fromkeys(made.arms()))
+
+    def found(known):
+        better = {cell.key: 0.1 * (cell.arm.policy == "freeze") + 0.01 * cell.seed for cell in cells}
+        return {
+            key: Outcome(
+                metrics={"accuracy": 0.9 - gain, "balanced_accuracy": 0.6 + gain},
+                validation_accuracy=0.9 - gain,
+                validation_metrics={"balanced_accuracy": 0.5 + gain} if known else {},
+            )
+            for key, gain in better.items()
+        }
+
+    comparison = summed_up("small", cells, found(known=True), "balanced_accuracy")
+    assert comparison.recommended[""].arm.policy == "freeze"
+    assert comparison.lines[0].scores == {0: 0.7, 1: pytest.approx(0.71)}
+    page = render(comparison, write_recommended(comparison, made, made.path.parent))
+    assert "<th>test balanced accuracy</th>" in page
+    assert plain(comparison)["metric"] == "balanced_accuracy"
+    assert summed_up("small", cells, found(known=True)).recommended[""].arm.policy == "retrain"
+    assert summed_up("small", cells, found(known=False), "balanced_accuracy").recommended == {}
 
 
 def test_failures_are_listed(compared):
@@ -140,7 +166,7 @@ def test_the_recommended_recipe_is_the_one_that_was_trained(compared, tmp_path):
 def test_json_has_every_seed_and_every_verdict(compared):
     _, comparison = compared
     found = json.loads(json.dumps(plain(comparison), allow_nan=False))
-    assert found["lines"][3]["accuracy"] == {"0": 0.6, "1": pytest.approx(0.61), "2": pytest.approx(0.62)}
+    assert found["lines"][3]["scores"] == {"0": 0.6, "1": pytest.approx(0.61), "2": pytest.approx(0.62)}
     assert len(found["verdicts"]) == 2
     assert found["recommended"] == {"data.batch_size=8": "freeze", "data.batch_size=32": "freeze"}
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from finetune.assemble import assemble
-from finetune.backbones import BACKBONES, Bundled, KerasApplications, KerasCV, Saved
+from finetune.backbones import BACKBONES, Bundled, EfficientNetLite, KerasApplications, KerasCV, Saved
 from finetune.heads import Linear
 from tests.nets import functional_net
 
@@ -18,6 +18,7 @@ SIDE = 32
 NAMES = ("left", "right")
 CASES = {
     "bundled": Bundled,
+    "efficientnet_lite": EfficientNetLite,
     "keras_cv, plain layers": lambda: KerasCV(name="resnet18", weights=None),
     "keras_cv, reloaded whole": lambda: KerasCV(name="mobilenet_v3_small", weights=None),
     "keras_cv, custom layers": lambda: KerasCV(name="efficientnetv2_b0", weights=None),
@@ -64,7 +65,7 @@ def baked_training(node):
 
 def test_every_source_has_a_case():
     assert {type(make()) for make in CASES.values()} - {type(None)} | {Saved} == set(BACKBONES)
-    assert len(BACKBONES) == 4
+    assert len(BACKBONES) == 5
 
 
 def test_raw_pixels_become_float32_probabilities(case):

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from pydantic import TypeAdapter, ValidationError
 
-from finetune.datasets import DATASETS, AnyDataset, ImageFolder, TensorFlowDatasets
+from finetune.datasets import DATASETS, AnyDataset, ImageFolder, ImageTable, TensorFlowDatasets
 from finetune.datasets.base import SPLIT_NAMES
 from finetune.errors import DataError
 from tests.datasets.conftest import tiny_dir  # noqa: F401
@@ -18,7 +18,7 @@ from tests.datasets.pictures import pairs, two_classes
 @pytest.fixture(params=DATASETS, ids=lambda made: made.__name__)
 def make(request, tmp_path):
     """A small dataset of each source, with whatever keys a recipe may add."""
-    known = {TensorFlowDatasets: tiny_shapes, ImageFolder: cats_and_dogs}
+    known = {TensorFlowDatasets: tiny_shapes, ImageFolder: cats_and_dogs, ImageTable: listed_cats_and_dogs}
     return known[request.param](request, tmp_path)
 
 
@@ -33,12 +33,23 @@ def cats_and_dogs(request, tmp_path):
     return lambda **keys: ImageFolder(path=str(tmp_path), **keys)
 
 
+def listed_cats_and_dogs(request, tmp_path):
+    two_classes(tmp_path)
+    rows = [f"{file.relative_to(tmp_path)},{file.parent.name}" for file in sorted(tmp_path.rglob("*.png"))]
+    (tmp_path / "all.csv").write_text("\n".join(["path,label", *rows]))
+    return lambda **keys: ImageTable(path=str(tmp_path / "all.csv"), **keys)
+
+
 def splits_of(loaded):
     return {name: getattr(loaded, name) for name in SPLIT_NAMES}
 
 
-def test_there_are_two_sources():
-    assert [made.model_fields["source"].default for made in DATASETS] == ["tfds", "image_folder"]
+def test_there_are_three_sources():
+    assert [made.model_fields["source"].default for made in DATASETS] == [
+        "tfds",
+        "image_folder",
+        "image_table",
+    ]
 
 
 def test_a_recipe_tells_them_apart_by_source():

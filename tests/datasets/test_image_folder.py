@@ -6,7 +6,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from finetune.datasets import ImageFolder
-from finetune.datasets.image_folder import Fractions
+from finetune.datasets.picture_files import Fractions
 from finetune.errors import DataError
 from tests.datasets.pictures import SIDE, numbers, pairs, two_classes, write_folder
 

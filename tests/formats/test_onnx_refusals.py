@@ -9,6 +9,7 @@ from onnx import helper, numpy_helper
 
 from finetune.errors import ModelError
 from finetune.formats.onnx_file import open_onnx
+from finetune.formats.onnx_session import in_words, session
 from tests.formats.onnx_nets import images, model, save, weights
 from tests.formats.recalibrating import recalibrate
 
@@ -133,6 +134,14 @@ def test_what_cannot_be_recalibrated_is_refused_with_the_reason_in_one_line(make
     (line,) = refusal.value.problems
     assert "\n" not in line
     assert line.startswith(str(path))
+
+
+def test_an_error_that_onnxruntime_cannot_word_is_raised_without_a_word_on_stdout(tmp_path, capfd):
+    path = save(unknown_operation(), tmp_path / "model.onnx")
+    path.write_bytes(path.read_bytes().replace(b"Sharpen", b"\xaf" * 7))
+    with pytest.raises(ModelError, match="damaged, or it needs"), in_words(path):
+        session(path)
+    assert capfd.readouterr().out == ""
 
 
 def test_half_precision_numbers_of_changing_length_are_refused(tmp_path):

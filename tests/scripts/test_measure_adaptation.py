@@ -51,3 +51,15 @@ def test_the_figures_and_tables_have_every_setting(script, monkeypatch, capsys, 
     assert {file.name for file in tmp_path.iterdir()} == {"adaptation_images.svg", "adaptation_batches.svg"}
     assert "contrast, N0 = 0 |" in printed
     assert "| batch size | as trained | 50 | 200 |" in printed
+
+
+def test_every_camera_has_a_row_of_severities_before_and_after(script, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(script, "SEVERITIES", (1, 5))
+    monkeypatch.setattr(script, "get_args", lambda kinds: ("contrast",))
+    found = json.loads(run(script, monkeypatch, capsys, "--severities", "--json"))
+    (little, little_after), (much, much_after) = found["contrast"]
+    assert much < little
+    assert min(little_after, much_after) > much
+    printed = run(script, monkeypatch, capsys, "--severities", "--figures", str(tmp_path))
+    assert f"| contrast | {little:.3f} → {little_after:.3f} | {much:.3f} → {much_after:.3f} |" in printed
+    assert [file.name for file in tmp_path.iterdir()] == ["adaptation_severities.svg"]

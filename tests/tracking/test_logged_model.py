@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,18 @@ REQUIREMENTS = [f"keras=={keras.__version__}"]
 
 
 @pytest.fixture(scope="module")
-def logged(store: str, client: MlflowClient, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The store that a person's own code has turned MLflow to."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('elsewhere')}/mlflow.db"
+    mlflow.set_tracking_uri(uri)
+    yield uri
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture(scope="module")
+def logged(
+    elsewhere: str, store: str, client: MlflowClient, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """A small model, logged twice under one registered name, with what it answered before."""
     folder = tmp_path_factory.mktemp("run")
     model = functional_net()
@@ -73,3 +86,7 @@ def test_the_model_belongs_to_its_run_and_has_its_metrics(
 def test_registering_again_makes_the_next_version(logged: dict[str, Any], client: MlflowClient) -> None:
     assert logged["versions"] == ["1", "2"]
     assert client.get_model_version("clothes", "2").source == logged["model"].model_uri
+
+
+def test_mlflow_is_turned_back_to_where_the_person_had_it(logged: dict[str, Any], elsewhere: str) -> None:
+    assert mlflow.get_tracking_uri() == os.environ["MLFLOW_TRACKING_URI"] == elsewhere

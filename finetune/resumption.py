@@ -1,0 +1,52 @@
+"""Going on with a run that was broken off."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from finetune.errors import InputError
+from finetune.progress import Progress
+from finetune.recipe import Recipe
+from finetune.recipe_file import load_recipe
+from finetune.result import RunResult
+from finetune.run import carry_out, computing_in, prepare
+from finetune.run_state import held, resumable_state
+from finetune.stopwatch import Stopwatch
+from finetune.tracking import store_uri
+
+
+def resume(folder: Path, *, tracking_uri: str | None = None, progress: Progress | None = None) -> RunResult:
+    """Go on with a run that was broken off, after the last epoch that it finished, in the same MLflow run.
+
+    On a CPU it ends bit by bit as it would have without the break, unless a layer of the network draws random numbers
+    that have no state of their own (keras-cv's StochasticDepth). Raises InputError where there is nothing to go on
+    with, another process is at work there, or the data are others; otherwise as `run`.
+    """
+    progress, watch = progress or Progress(), Stopwatch()
+    resumable_state(folder)
+    with held(folder):
+        state = resumable_state(folder)
+        recipe = recipe_of(folder, tracking_uri)
+        store = store_uri(tracking_uri or recipe.tracking.uri) if recipe.tracking.enabled else None
+        with computing_in(recipe.precision):
+            prepared = prepare(recipe, progress, watch)
+            if prepared.splits.digest != state.data:
+                raise InputError(
+                    f"{folder}: the data are not those that the run began with; put them back, or start it anew"
+                )
+            again = replace(state, sittings=state.sittings + 1)
+            return carry_out(prepared, folder, again, store, progress, watch)
+
+
+def recipe_of(folder: Path, tracking_uri: str | None) -> Recipe:
+    """That of an earlier sitting. Raises InputError where it is not there, or misses a password that is not kept."""
+    path = folder / "recipe.yaml"
+    if not path.is_file():
+        raise InputError(f"{folder}: it was broken off before anything was trained; start it anew")
+    recipe = load_recipe(path)
+    if recipe.tracking.uri and "***" in recipe.tracking.uri and not tracking_uri:
+        raise InputError(
+            f"{path}: passwords are not kept in it; say the whole {recipe.tracking.uri} with --tracking-uri"
+        )
+    return recipe

@@ -1,0 +1,173 @@
+"""Kill `finetune run` at random moments with SIGKILL, resume it, and compare what comes out with a run without a break.
+
+    python scripts/measure_kills.py recipes/resnet_recalibrate.yaml --kills 30 \\
+        --set "data.train=train[:512]" --set stages.0.epochs=2 --set stages.1.epochs=3
+
+The clock starts when the run folder appears, so that a kill hits training, measuring, writing or MLflow.
+Every run that was killed is resumed until it ends. Prints one line a kill, and at the end what was lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import h5py
+import numpy as np
+from mlflow import MlflowClient
+
+FINETUNE = [sys.executable, "-m", "finetune", "run"]
+
+
+class Command:
+    """One `finetune run` in a folder. says: the lines it wrote."""
+
+    def __init__(self, folder: Path, arguments: list[str]) -> None:
+        self.says = folder / "says.txt"
+        with self.says.open("w") as says:
+            self.process = subprocess.Popen(
+                [*FINETUNE, *arguments], cwd=folder, stderr=says, stdout=subprocess.DEVNULL
+            )
+
+    def doing(self) -> str:
+        """The last phase it named."""
+        lines = [line for line in self.says.read_text().splitlines() if line.strip()]
+        return lines[-1].strip()[:60] if lines else "starting"
+
+
+def run_whole(folder: Path, arguments: list[str]) -> float:
+    """Seconds from the moment that the run folder is there."""
+    command = Command(folder, arguments)
+    begun = wait_for_folder(folder, command)
+    if command.process.wait():
+        sys.exit(f"the run without a break failed:\n{command.says.read_text()}")
+    return time.perf_counter() - begun
+
+
+def wait_for_folder(folder: Path, command: Command) -> float:
+    while not list(folder.glob("runs/*/run.json")):
+        if command.process.poll() is not None:
+            sys.exit(f"it ended before there was a run folder:\n{command.says.read_text()}")
+        time.sleep(0.02)
+    return time.perf_counter()
+
+
+def killed(folder: Path, arguments: list[str], after: float) -> str:
+    """What it was doing when it was killed; "finished" where it had ended before."""
+    command = Command(folder, arguments)
+    begun = wait_for_folder(folder, command)
+    time.sleep(max(0.0, after - (time.perf_counter() - begun)))
+    ended = command.process.poll() is not None
+    doing = command.doing()
+    command.process.kill()
+    command.process.wait()
+    return "finished" if ended else doing
+
+
+def resumed(folder: Path) -> str:
+    """ "resumed", or what it said when it refused."""
+    [run] = folder.glob("runs/*")
+    command = Command(folder, ["--resume", str(run.relative_to(folder))])
+    return "resumed" if command.process.wait() == 0 else command.says.read_text().strip().splitlines()[-1]
+
+
+def left_behind(folder: Path) -> dict[str, object]:
+    """All that must not depend on a kill: weights, reference statistics, records, test metrics."""
+    [run] = folder.glob("runs/*")
+    with zipfile.ZipFile(run / "model.keras") as archive:
+        weights = h5py.File(io.BytesIO(archive.read("model.weights.h5")))
+    arrays: dict[str, bytes] = {}
+    weights.visititems(
+        lambda name, item: arrays.update({name: item[()].tobytes()}) if hasattr(item, "dtype") else None
+    )
+    with np.load(run / "reference_statistics.npz") as reference:
+        moments = {name: reference[name].tobytes() for name in reference.files}
+    return {
+        "weights": {name: value for name, value in arrays.items() if not name.startswith("optimizer")},
+        "reference statistics": moments,
+        "records": (run / "metrics.jsonl").read_text(),
+        "test metrics": {k: v for k, v in in_mlflow(folder)["metrics"].items() if k.startswith("test/")},
+    }
+
+
+def in_mlflow(folder: Path) -> dict[str, object]:
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    [experiment] = [each for each in client.search_experiments() if each.name != "Default"]
+    runs = client.search_runs([experiment.experiment_id])
+    points = [
+        (name, point.step, point.value)
+        for one in runs
+        for name in one.data.metrics
+        if not name.startswith(("seconds/", "bn_shift/"))
+        for point in client.get_metric_history(one.info.run_id, name)
+    ]
+    return {
+        "runs": len(runs),
+        "status": {one.info.status for one in runs},
+        "twice": len(points) - len(set(points)),
+        "models": len(client.search_logged_models([experiment.experiment_id])),
+        "metrics": runs[0].data.metrics,
+    }
+
+
+def compared(folder: Path, straight: dict[str, object]) -> list[str]:
+    """What differs from the run without a break, or stands twice in MLflow."""
+    found = left_behind(folder)
+    wrong = [name for name, value in found.items() if value != straight[name]]
+    tracked = in_mlflow(folder)
+    expected = {"runs": 1, "status": {"FINISHED"}, "twice": 0, "models": 1}
+    return wrong + [
+        f"MLflow {name}: {tracked[name]}" for name, value in expected.items() if tracked[name] != value
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    given = parser.parse_args()
+    arguments = [str(given.recipe.resolve()), *(word for each in given.overrides for word in ("--set", each))]
+    draw, moments, outcomes, worst = random.Random(given.seed), Counter[str](), Counter[str](), 0
+    with tempfile.TemporaryDirectory() as place:
+        first = Path(place, "straight")
+        first.mkdir()
+        seconds = run_whole(first, arguments)
+        straight = left_behind(first)
+        print(f"without a break: {seconds:.0f} s from the run folder on", flush=True)
+        for number in range(given.kills):
+            folder = Path(place, f"kill-{number}")
+            folder.mkdir()
+            after = draw.uniform(0, seconds)
+            doing = killed(folder, arguments, after)
+            outcome = "finished before" if doing == "finished" else resumed(folder)
+            if outcome.startswith("error:"):
+                # broken off before there was anything to go on with
+                outcome, wrong = outcome.split(": ")[-1][:60], []
+            else:
+                wrong = compared(folder, straight)
+            moments[doing] += 1
+            outcomes[outcome if not wrong else f"WRONG: {', '.join(wrong)}"] += 1
+            worst += bool(wrong)
+            print(
+                f"{number + 1:3d}  killed after {after:5.1f} s at: {doing}  ->  {outcome} {wrong or ''}",
+                flush=True,
+            )
+    print(json.dumps({"kills": given.kills, "wrong": worst, "outcomes": dict(outcomes)}, indent=2))
+    sys.exit(1 if worst else 0)
+
+
+if __name__ == "__main__":
+    main()
