@@ -27,6 +27,14 @@ def functional_net(seed: int = 0) -> keras.Model:
     return disturbed(keras.Model(inputs, outputs, name="net"), seed)
 
 
+def with_baked_training_flag():
+    """The pattern of Keras' own transfer learning guide, but for the frozen layers."""
+    backbone = functional_net()
+    inputs = keras.Input((SIZE, SIZE, 3))
+    outputs = layers.Dense(3, activation="softmax")(backbone(inputs, training=False))
+    return keras.Model(inputs, outputs), backbone.get_layer("bn_1")
+
+
 def nested_net(seed: int = 0) -> keras.Model:
     """The same sites inside a model inside a model."""
     inner = functional_net(seed)

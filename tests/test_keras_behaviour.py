@@ -7,7 +7,14 @@ import tensorflow as tf
 from keras import layers
 
 from finetune.batchnorm.sites import find_sites
-from tests.nets import SIZE, compile_and_fit, functional_net, images, labels, nested_net
+from tests.nets import (
+    compile_and_fit,
+    functional_net,
+    images,
+    labels,
+    nested_net,
+    with_baked_training_flag,
+)
 
 
 def statistics(layer):
@@ -16,14 +23,6 @@ def statistics(layer):
 
 def moved(layer, before) -> bool:
     return any((a != b).any() for a, b in zip(statistics(layer), before, strict=True))
-
-
-def with_baked_training_flag():
-    """The pattern of Keras' own transfer learning guide, but for the frozen layers."""
-    backbone = functional_net()
-    inputs = keras.Input((SIZE, SIZE, 3))
-    outputs = layers.Dense(3, activation="softmax")(backbone(inputs, training=False))
-    return keras.Model(inputs, outputs), backbone.get_layer("bn_1")
 
 
 def test_fit_overrides_a_baked_training_flag():

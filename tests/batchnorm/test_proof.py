@@ -14,8 +14,7 @@ from finetune.batchnorm.moments import RunningStatistics
 from finetune.batchnorm.promise import Promise
 from finetune.batchnorm.sites import find_sites
 from finetune.batchnorm.timeline import Timeline, read
-from tests.nets import SIZE, compile_and_fit, custom_layer_net, images
-from tests.test_keras_behaviour import with_baked_training_flag
+from tests.nets import SIZE, compile_and_fit, custom_layer_net, images, with_baked_training_flag
 
 FIXED = Promise(statistics="fixed", affine="fixed")
 MEASURED = Promise(statistics="measured", affine="fixed")
