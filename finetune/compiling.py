@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from finetune.depth_rates import scale_rates, shares_by_depth
 from finetune.objective import Crossentropy, accuracy
 from finetune.optimizer import optimizer_for
 
@@ -14,10 +15,20 @@ if TYPE_CHECKING:
     from finetune.stage import Stage
 
 
-def compile_stage(model: keras.Model, stage: Stage, steps: int, *, shares: bool = False) -> None:
+def compile_stage(
+    model: keras.Model,
+    stage: Stage,
+    steps: int,
+    *,
+    shares: bool = False,
+    backbone: keras.Model | None = None,
+) -> None:
     """Compile for one stage of `steps` batches in all: optimizer, schedule, loss; XLA only where there is an
-    accelerator ("auto"). shares: the training labels may be shares of the classes."""
-    compile_with(model, optimizer_for(stage, steps), shares=shares)
+    accelerator ("auto"). shares: the training labels may be shares of the classes. backbone: has rates by depth."""
+    optimizer = optimizer_for(stage, steps)
+    compile_with(model, optimizer, shares=shares)
+    if backbone is not None and stage.rate_at_first_layer != 1:
+        scale_rates(optimizer, shares_by_depth(backbone, stage.rate_at_first_layer))
 
 
 def compile_with(model: keras.Model, optimizer: keras.optimizers.Optimizer, *, shares: bool = False) -> None:

@@ -21,6 +21,8 @@ def stage_in_words(number: int, stages: Sequence[Stage]) -> str:
     epochs = "1 epoch" if stage.epochs == 1 else f"{stage.epochs} epochs"
     title = f"stage {number + 1} of {len(stages)}"
     rate = f"{stage.optimizer} at {stage.learning_rate:g}"
+    if stage.rate_at_first_layer != 1:
+        rate += f" ({stage.rate_at_first_layer * stage.learning_rate:g} at the first layer)"
     return f"{title}: train " + ", ".join(filter(None, (part, epochs, rate, sizes_in_words(stage))))
 
 

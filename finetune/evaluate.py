@@ -20,9 +20,15 @@ SMALLEST = 1e-7
 
 def evaluate(model: keras.Model, batches: tf.data.Dataset, classes: int) -> Evaluation:
     """Predict labelled batches, (images, labels), with a model that gives (batch, classes) probabilities."""
+    return score(*predicted(model, batches), classes)
+
+
+def predicted(
+    model: keras.Model, batches: tf.data.Dataset
+) -> tuple[NDArray[np.float64], NDArray[np.integer]]:
+    """Probabilities (n, classes) and labels (n,) of labelled batches."""
     labels = np.concatenate([np.asarray(y) for _, y in batches.as_numpy_iterator()])
-    probabilities = model.predict(batches.map(_images_only), verbose=0)
-    return score(np.asarray(probabilities, np.float64), labels, classes)
+    return np.asarray(model.predict(batches.map(_images_only), verbose=0), np.float64), labels
 
 
 def _images_only(images: Any, _: Any) -> Any:

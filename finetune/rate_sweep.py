@@ -96,7 +96,8 @@ def sweep_rates(
         trained = choose_trained(trainee, stage.train)
         policy.prepare(trainee.sites, trained=trained, steps_per_epoch=legs_of(stage, material)[0].steps)
         with fast_sites(model, trainee.sites):
-            compile_stage(model, still, len(rates), shares=shares_of(stage, material))
+            shares = shares_of(stage, material)
+            compile_stage(model, still, len(rates), shares=shares, backbone=trainee.backbone)
             feed, first = feed_of(material, stage), legs_of(stage, material)[0]
             batches = feed.batches(feed.training(first)).repeat().take(len(rates))
             model.fit(batches, epochs=1, callbacks=[watch], verbose=0, shuffle=False)

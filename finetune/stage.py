@@ -47,6 +47,13 @@ class Stage(Component):
     train: Trained = Field(description="head, everything, or {from: LAYER}")
     epochs: int = Field(ge=1, description="passes over the training split")
     learning_rate: float = Field(gt=0, description="the peak, reached after the warm-up")
+    rate_at_first_layer: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the learning rate that the backbone's first layer gets; from there to the head, which has"
+        " all of it, it grows by equal factors (not that of weight_decay)",
+    )
     batch_size: BatchSizes | None = Field(
         None,
         description="images a training step; a list has one entry an epoch, and the last one stays;"
@@ -95,6 +102,16 @@ class Stage(Component):
                 "unused_key",
                 "only optimizer sgd has a momentum, not {optimizer}; leave it out",
                 {"at": ("momentum",), "optimizer": self.optimizer},
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _depth_has_a_backbone(self) -> Self:
+        if self.train == "head" and self.rate_at_first_layer != 1:
+            raise PydanticCustomError(
+                "unused_key",
+                "the head has one rate, and train: head trains nothing else; leave it out",
+                {"at": ("rate_at_first_layer",)},
             )
         return self
 

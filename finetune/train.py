@@ -93,7 +93,8 @@ def fit_stage(
     policy.prepare(trainee.sites, trained=trained, steps_per_epoch=first.steps)
     with fast_sites(trainee.model, trainee.sites):
         shares = shares_of(stage, material)
-        compile_stage(trainee.model, stage, steps_of(legs_of(stage, material)), shares=shares)
+        steps = steps_of(legs_of(stage, material))
+        compile_stage(trainee.model, stage, steps, shares=shares, backbone=trainee.backbone)
         if resumed:
             resumed.put_back(trainee.model)
             material.training.skip_to(resumed.drawn)

@@ -18,6 +18,7 @@ from finetune.datasets.base import Splits
 from finetune.datasets.batches import class_weights, evaluation_batches, images_only
 from finetune.describe import finish_in_words, mean_shift, shifts_since, stage_in_words
 from finetune.errors import DivergedError
+from finetune.evaluate import expected_calibration_error, predicted
 from finetune.feature_cache import ImageSource
 from finetune.fitting import Standing
 from finetune.orders import Orders
@@ -27,6 +28,7 @@ from finetune.recipe import Recipe
 from finetune.result import EpochRecord
 from finetune.run_folder import append_metrics, rewrite_metrics
 from finetune.stopwatch import Stopwatch
+from finetune.temperature import at_temperature, divide_logits, fitted_temperature
 from finetune.tracking import Tracker
 from finetune.train import Material, Resumed, fit_frozen_epochs, fit_stage, following_epochs
 from finetune.trained_part import Trainee, choose_trained
@@ -94,6 +96,9 @@ def train(running: Running) -> Trained:
             with watch.phase("training"):
                 train_frozen_epochs(running, material, pretrained, finish.loss(loss))
         momentum = {site.path: site.momentum for site in trainee.sites}
+    if running.recipe.head.temperature == "fit":
+        with watch.phase("training"):
+            fit_confidence(running)
     kept = finish.measurement if finish.kept else None
     finished = read(trainee.sites)
     timeline = Timeline(pretrained, started, trained, finished, start, kept, trained_paths, held)
@@ -134,6 +139,20 @@ def train_stages(
         loss = fitted.validation_loss
         trained.update(site.path for site in fitted.trained if site.calls)
     return frozenset(trained), fitted.validation_loss
+
+
+def fit_confidence(running: Running) -> None:
+    """The temperature of the validation images, put into the last layer of the head."""
+    model, split = running.trainee.model, running.splits.validation
+    probabilities, labels = predicted(model, evaluation_batches(split, EVALUATION_BATCH))
+    temperature = fitted_temperature(probabilities, labels)
+    divide_logits(model, temperature)
+    before = expected_calibration_error(probabilities, labels)
+    after = expected_calibration_error(at_temperature(probabilities, temperature), labels)
+    running.note(
+        f"temperature {temperature:.3f}: calibration error {before:.3f} -> {after:.3f} on the {split.count} validation "
+        "images it was fitted on"
+    )
 
 
 def keep_checkpoint(

@@ -22,6 +22,8 @@ LAYERS = [
         "averaging",
         "objective",
         "compiling",
+        "temperature",
+        "depth_rates",
         "fitting",
         "checkpoint",
         "run_outcome",

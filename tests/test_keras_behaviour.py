@@ -239,3 +239,20 @@ def test_a_schedule_counts_batches_under_gradient_accumulation():
     assert int(optimizer.iterations) == 2
     # the two steps were made at the rates that the second and the fourth batch met
     np.testing.assert_allclose(np.asarray(weight), -(0.75 + 0.25), atol=1e-6)
+
+
+def test_an_optimizer_asks_itself_for_every_step_and_knows_the_place_of_a_variable():
+    """Rates by depth stand on it: the object's own `update_step` is called, with the variable of TensorFlow."""
+    optimizer, places = keras.optimizers.SGD(1.0), []
+    variables = [keras.Variable(np.zeros(1, np.float32)) for _ in range(2)]
+    optimizer.build(variables)
+    whole = optimizer.update_step
+
+    def noted(gradient, variable, rate):
+        places.append(optimizer._get_variable_index(variable))
+        whole(gradient, variable, rate * 0.5)
+
+    optimizer.update_step = noted
+    optimizer.apply([np.ones(1, np.float32)] * 2, variables)
+    assert places == [0, 1]
+    assert [float(np.asarray(variable)[0]) for variable in variables] == [-0.5, -0.5]

@@ -138,11 +138,9 @@ def whole(place):
     ("stages", "policy", "after"),
     [
         ("two", "{policy: recalibrate}", 1),
-        ("two", "{policy: recalibrate}", 4),
         ("shared", "{policy: retrain}", 3),
         ("shared", "{policy: retrain}", 5),
         ("legs", "{policy: retrain, finish: recalibrate, freeze_last_epochs: 1}", 1),
-        ("legs", "{policy: retrain, finish: recalibrate, freeze_last_epochs: 1}", 2),
         ("legs", "{policy: retrain, finish: recalibrate, freeze_last_epochs: 1}", 3),
         ("shares", "{policy: retrain}", 2),
         ("early", "{policy: freeze}", 1),

@@ -42,6 +42,7 @@ class Splits:
 
     digest: a hash of what decides which images are in which split, and how they look.
     licence: None where it is not known.
+    shares_training: the calibration set is the training images.
     notes: what a person should hear about the data, e.g. which corrupt images were left out.
     """
 
@@ -54,6 +55,7 @@ class Splits:
     digest: str
     licence: str | None = None
     notes: tuple[str, ...] = ()
+    shares_training: bool = False
 
 
 class Dataset(Component):
@@ -65,6 +67,15 @@ class Dataset(Component):
     shift: Shift | None = Field(None, description="a label-preserving change of the camera, on every split")
     augment: tuple[Augmentation, ...] = ()
     mix: Mix | None = Field(None, description="of training images, two by two, after the augmentation")
+    folds: int | None = Field(
+        None,
+        ge=2,
+        description="deal training and validation images into so many folds; fold `seed` mod folds is for validation,"
+        " so that compare --seeds FOLDS is a cross-validation",
+    )
+    examples_per_class: int | None = Field(
+        None, ge=1, description="train on so many images of each class; which ones is up to the seed"
+    )
 
     @model_validator(mode="after")
     def _an_image_of_two_classes_has_no_weight(self) -> Self:
@@ -76,9 +87,21 @@ class Dataset(Component):
             )
         return self
 
-    @abstractmethod
     def load(self, image_size: int, seed: int) -> Splits:
         """Open the four splits at `image_size`. Raises DataError with every problem found."""
+        # what is dealt into folds, and what they are tested on, must not depend on the seed
+        splits = self.read(image_size, seed if self.folds is None else 0)
+        if self.folds is None and self.examples_per_class is None:
+            return splits
+        from finetune.datasets.dealt import few, in_folds
+
+        if self.folds is not None:
+            splits = in_folds(splits, self.folds, seed)
+        return splits if self.examples_per_class is None else few(splits, self.examples_per_class, seed)
+
+    @abstractmethod
+    def read(self, image_size: int, seed: int) -> Splits:
+        """The four splits of the source, at `image_size`. Raises DataError with every problem found."""
 
     def check_augmentation(self, image_size: int) -> None:
         """Build the augmentation layers once, so that a wrong option is said before anything is trained."""

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from finetune.datasets.base import Dataset, Split
 
 if TYPE_CHECKING:
+    import numpy as np
     import tensorflow as tf
+    from numpy.typing import NDArray
 
 
 def training_batches(split: Split, dataset: Dataset, seed: int) -> tf.data.Dataset:
@@ -59,7 +61,14 @@ def class_weights(split: Split, classes: int) -> dict[int, float]:
     """
     import numpy as np
 
-    labels = split.examples.map(lambda image, label: label).batch(1024)
-    counts = np.bincount(np.concatenate(list(labels.as_numpy_iterator())), minlength=classes)
+    counts = np.bincount(labels_of(split), minlength=classes)
     present = np.count_nonzero(counts)
     return {c: float(counts.sum() / (present * n)) if n else 0.0 for c, n in enumerate(counts.tolist())}
+
+
+def labels_of(split: Split) -> NDArray[np.int32]:
+    """(n,), in the split's order. Reads the split once."""
+    import numpy as np
+
+    labels = split.examples.map(lambda image, label: label).batch(1024)
+    return np.concatenate(list(labels.as_numpy_iterator()))

@@ -46,7 +46,7 @@ class PictureFiles(Dataset):
     def _find(self, seed: int) -> tuple[tuple[str, ...], dict[str, list[Picture]], list[str]]:
         """Class names, the pictures of each split, and what to say about them. Raises DataError."""
 
-    def load(self, image_size: int, seed: int) -> Splits:
+    def read(self, image_size: int, seed: int) -> Splits:
         """Read every file once to see that it can be read, and open the splits, in an order set by `seed`."""
         from finetune.datasets.examples import digest_of
         from finetune.datasets.folder_check import content_digests, copies, without_corrupt
@@ -58,6 +58,7 @@ class PictureFiles(Dataset):
         kept = without_corrupt(found, digests, class_names, self.skip_corrupt)
         # in random order, so that the first images of a split are a fair sample of it
         ordered = {name: in_random_order(pictures, seed) for name, pictures in kept.items()}
+        shares_training = "calibration" not in ordered
         ordered.setdefault("calibration", ordered["train"])
         splits = {name: self._open(name, pictures, image_size) for name, pictures in ordered.items()}
         content = {name: [(p.id, digests[p.id]) for p in pictures] for name, pictures in ordered.items()}
@@ -71,6 +72,7 @@ class PictureFiles(Dataset):
             image_size=image_size,
             digest=digest_of(classes=class_names, content=content, image_size=image_size, shift=shift),
             notes=(*notes, *skipped(digests), *copies(kept, digests)),
+            shares_training=shares_training,
         )
 
     def _open(self, name: str, pictures: Sequence[Picture], image_size: int) -> Split:

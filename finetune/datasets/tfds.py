@@ -31,7 +31,7 @@ class TensorFlowDatasets(Dataset):
     data_dir: str | None = Field(None, description="where prepared data lies; TFDS' own place where left out")
     download: bool = True
 
-    def load(self, image_size: int, seed: int) -> Splits:
+    def read(self, image_size: int, seed: int) -> Splits:
         """Open the splits. TFDS has shuffled its files once and for all: `seed` changes nothing here."""
         from finetune.datasets.examples import digest_of
         from finetune.datasets.tfds_builder import check_features, prepared_builder
@@ -40,13 +40,13 @@ class TensorFlowDatasets(Dataset):
         data_dir = None if self.data_dir is None else str(Path(self.data_dir).expanduser())
         builder = prepared_builder(self.name, data_dir, self.download)
         check_features(self.name, builder.info.features)
-        read, decisions = self._read(builder, image_size)
+        found, decisions = self._read(builder, image_size)
         licence = builder.info.redistribution_info.license or None
         return Splits(
-            train=read["train"],
-            validation=read["validation"],
-            test=read["test"],
-            calibration=read["calibration"],
+            train=found["train"],
+            validation=found["validation"],
+            test=found["test"],
+            calibration=found["calibration"],
             class_names=tuple(builder.info.features["label"].names),
             image_size=image_size,
             digest=digest_of(
@@ -55,6 +55,7 @@ class TensorFlowDatasets(Dataset):
             licence=licence,
             # what a person may not do with the data and what comes of it, they should hear before a training
             notes=(f"licence of {self.name}: {licence}",) if "commercial" in (licence or "").lower() else (),
+            shares_training=self.calibration is None,
         )
 
     def open_split(self, expression: str, image_size: int) -> tuple[Split, tuple[str, ...]]:

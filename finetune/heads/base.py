@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from finetune.component import Component
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 class Head(Component):
     """Base of every head."""
+
+    temperature: Literal["unchanged", "fit"]
 
     @abstractmethod
     def attach(self, features: Any, class_names: tuple[str, ...], classifier: Classifier | None) -> Any:

@@ -26,6 +26,12 @@ class Linear(Head):
         "new", description="pretrained: the classifier that came with the backbone, for the same classes"
     )
 
+    temperature: Literal["unchanged", "fit"] = Field(
+        "unchanged",
+        description="fit: after the training one number divides the logits, the one with the lowest validation"
+        " cross-entropy: it calibrates confidence, changes no prediction and leaves BN sites alone (Guo et al. 2017)",
+    )
+
     @model_validator(mode="after")
     def _pretrained_is_linear(self) -> Self:
         if self.weights == "pretrained" and self.hidden:

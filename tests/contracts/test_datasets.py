@@ -118,3 +118,59 @@ def test_class_names_belong_to_the_labels(make):
     loaded = make().load(8, 0)
     assert len(loaded.class_names) == 2
     assert {label for _, label in pairs(loaded.train)} == {0, 1}
+
+
+def numbers(split):
+    return [number for number, _ in pairs(split)]
+
+
+def test_over_the_seeds_every_image_is_validated_once(make):
+    whole, folds = make().load(8, 0), [make(folds=3).load(8, seed) for seed in range(3)]
+    pooled = sorted(numbers(whole.train) + numbers(whole.validation))
+    assert sorted(number for fold in folds for number in numbers(fold.validation)) == pooled
+    for fold in folds:
+        assert sorted(numbers(fold.train) + numbers(fold.validation)) == pooled
+        assert fold.train.count == len(numbers(fold.train)) == fold.train.examples.cardinality()
+        assert pairs(fold.test) == pairs(whole.test)
+        # the calibration set was the training images, and no fold calibrates on what it validates on
+        assert numbers(fold.calibration) == numbers(fold.train)
+    assert len({fold.digest for fold in folds} | {whole.digest}) == 4
+
+
+def test_folds_have_as_many_of_each_class_but_for_one(make):
+    folds = [make(folds=3).load(8, seed) for seed in range(3)]
+    counts = np.array([np.bincount([label for _, label in pairs(fold.validation)]) for fold in folds])
+    assert (np.ptp(counts, axis=0) <= 1).all()
+    assert np.ptp(counts.sum(axis=1)) <= 1
+
+
+def test_seeds_beyond_the_folds_begin_again(make):
+    assert pairs(make(folds=3).load(8, 4).validation) == pairs(make(folds=3).load(8, 1).validation)
+
+
+def test_few_images_of_each_class_and_all_of_them_to_calibrate_on(make):
+    whole, some = make().load(8, 0), make(examples_per_class=4).load(8, 0)
+    assert np.bincount([label for _, label in pairs(some.train)]).tolist() == [4, 4]
+    assert set(pairs(some.train)) < set(pairs(whole.train))
+    assert pairs(some.calibration) == pairs(whole.calibration)
+    assert pairs(some.validation) == pairs(whole.validation)
+    assert some.train.count == some.train.examples.cardinality() == 8
+    assert some.digest != whole.digest
+
+
+def test_another_seed_draws_other_few_images(make):
+    one, same, other = (make(folds=3, examples_per_class=3).load(8, seed) for seed in (0, 0, 3))
+    assert pairs(one.train) == pairs(same.train)
+    assert pairs(one.validation) == pairs(other.validation)
+    assert sorted(pairs(one.train)) != sorted(pairs(other.train))
+
+
+def test_more_than_a_class_has_is_refused(make):
+    with pytest.raises(
+        DataError, match=r"data.examples_per_class: expected at least 50 training images of every"
+    ):
+        make(examples_per_class=50).load(8, 0)
+    with pytest.raises(
+        DataError, match=r"data.folds: expected at least 40 training and validation images of every"
+    ):
+        make(folds=40).load(8, 0)
