@@ -8,7 +8,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1] / "finetune"
 
 LAYERS = [
-    {"errors", "component", "classifier", "result", "result_file", "masking", "folder_lock", "shipped"},
+    {
+        "errors",
+        "component",
+        "classifier",
+        "result",
+        "result_file",
+        "masking",
+        "folder_lock",
+        "shipped",
+        "contributed",
+    },
     {"batchnorm"},
     {"policies", "backbones", "heads", "datasets", "formats", "stage"},
     {"recipe", "batch_sizes", "progress", "stopwatch", "run_folder", "run_state", "orders"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Union
 
 from pydantic import Field
 
@@ -13,12 +13,15 @@ from finetune.backbones.keras_applications import KerasApplications
 from finetune.backbones.keras_cv import KerasCV
 from finetune.backbones.saved import Saved
 from finetune.classifier import Classifier
+from finetune.contributed import with_contributed
 
-BACKBONES: tuple[type[Backbone], ...] = (Bundled, EfficientNetLite, KerasCV, KerasApplications, Saved)
+OWN: tuple[type[Backbone], ...] = (Bundled, EfficientNetLite, KerasCV, KerasApplications, Saved)
+BACKBONES = with_contributed(OWN, "finetune.backbones", Backbone, "source")  # type: ignore[type-abstract]
 
-AnyBackbone = Annotated[
-    Bundled | EfficientNetLite | KerasCV | KerasApplications | Saved, Field(discriminator="source")
-]
+if TYPE_CHECKING:
+    AnyBackbone = Backbone
+else:
+    AnyBackbone = Annotated[Union[BACKBONES], Field(discriminator="source")]  # noqa: UP007 - of however many there are
 
 __all__ = [
     "BACKBONES",

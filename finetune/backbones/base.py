@@ -34,6 +34,9 @@ class BuiltBackbone:
 class Backbone(Component):
     """Base of every source of backbones."""
 
+    source: str
+    """Its name, in one word."""
+
     @classmethod
     @abstractmethod
     def names(cls) -> tuple[str, ...]:

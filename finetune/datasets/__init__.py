@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Union
 
 from pydantic import Field
 
+from finetune.contributed import with_contributed
 from finetune.datasets.base import Dataset, Split, Splits
 from finetune.datasets.image_folder import ImageFolder
 from finetune.datasets.image_table import ImageTable
 from finetune.datasets.tfds import TensorFlowDatasets
 
-DATASETS: tuple[type[Dataset], ...] = (TensorFlowDatasets, ImageFolder, ImageTable)
+OWN: tuple[type[Dataset], ...] = (TensorFlowDatasets, ImageFolder, ImageTable)
+DATASETS = with_contributed(OWN, "finetune.datasets", Dataset, "source")  # type: ignore[type-abstract]
 
-AnyDataset = Annotated[TensorFlowDatasets | ImageFolder | ImageTable, Field(discriminator="source")]
+if TYPE_CHECKING:
+    AnyDataset = Dataset
+else:
+    AnyDataset = Annotated[Union[DATASETS], Field(discriminator="source")]  # noqa: UP007 - of however many there are
 
 __all__ = [
     "DATASETS",

@@ -61,6 +61,9 @@ class Splits:
 class Dataset(Component):
     """Base of every dataset: what is read, how it looks and how it is batched."""
 
+    source: str
+    """Its name, in one word."""
+
     image_size: int | None = Field(None, ge=8, description="side in px; the backbone's own where left out")
     batch_size: int = Field(32, ge=1, description="images a training step")
     class_weights: Literal["none", "balanced"] = "none"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from finetune.contributed import contributions, in_words, opener
 from finetune.errors import ModelError
 from finetune.formats.deployed import DeployedModel
 
@@ -40,7 +41,7 @@ def open_model(
         raise ModelError(
             f"{path}: a frozen graph: its statistics are constants; recalibrate the SavedModel it was frozen from"
         )
-    raise ModelError(f"{path}: expected {KNOWN}; this file is none of them")
+    return _contributed(path, "this file is none of them")
 
 
 def _open_keras(path: Path, signature: str | None, trust: bool, twin: Path | None) -> DeployedModel:
@@ -63,7 +64,18 @@ def _open_folder(path: Path, signature: str | None) -> DeployedModel:
 
         return open_saved_model(path, signature)
     found = ", ".join(sorted(entry.name for entry in path.iterdir())[:4]) or "nothing"
-    raise ModelError(f"{path}: expected {KNOWN}; found a folder with {found}")
+    return _contributed(path, f"found a folder with {found}")
+
+
+def _contributed(path: Path, found: str) -> DeployedModel:
+    """By a format of another package: what its entry point names takes a path, and returns None for what it is not."""
+    known = [KNOWN]
+    for entry in contributions("finetune.formats"):
+        model: DeployedModel | None = opener(entry)(path)
+        if model is not None:
+            return model
+        known.append(in_words(entry))
+    raise ModelError(f"{path}: expected {', or '.join(known)}; {found}")
 
 
 def _first_bytes(path: Path) -> bytes:

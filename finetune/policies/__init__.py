@@ -7,14 +7,13 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Tag
 
 from finetune.policies.affine import Affine
-from finetune.policies.base import Policy, UniformPolicy
+from finetune.policies.base import Policy
 from finetune.policies.freeze import Freeze
+from finetune.policies.known import POLICIES, OnePolicy
 from finetune.policies.recalibrate import Recalibrate
 from finetune.policies.retrain import Retrain
-from finetune.policies.rules import OnePolicy, RuleList, Rules
+from finetune.policies.rules import RuleList, Rules
 from finetune.policies.statistics import Statistics
-
-POLICIES: tuple[type[UniformPolicy], ...] = (Freeze, Recalibrate, Retrain, Affine, Statistics)
 
 
 def _form(batchnorm: Any) -> str:

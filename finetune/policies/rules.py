@@ -12,21 +12,16 @@ from pydantic_core import PydanticCustomError
 
 from finetune.batchnorm.naming import some
 from finetune.batchnorm.promise import Promise
-from finetune.policies.affine import Affine
 from finetune.policies.base import Finish, Images, Policy, UniformPolicy, Warn, unheard
 from finetune.policies.following import Following
-from finetune.policies.freeze import Freeze
+from finetune.policies.known import OnePolicy
 from finetune.policies.recalibrate import Recalibrate
-from finetune.policies.retrain import Retrain
-from finetune.policies.statistics import Statistics
 
 if TYPE_CHECKING:
     import keras
 
     from finetune.batchnorm.measure import Measurement
     from finetune.batchnorm.sites import BNSite
-
-OnePolicy = Annotated[Freeze | Recalibrate | Retrain | Affine | Statistics, Field(discriminator="policy")]
 
 TOGETHER: dict[type[UniformPolicy], tuple[str, ...]] = {
     Recalibrate: ("method", "samples", "prior", "memory"),

@@ -1,0 +1,1 @@
+"""A policy, a backbone, a dataset and a format that finetune finds by their entry points."""
