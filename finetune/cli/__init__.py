@@ -15,6 +15,7 @@ from finetune.cli import (
     doctoring,
     drifting,
     evaluating,
+    exporting,
     looking,
     rating,
     recipes,
@@ -60,6 +61,7 @@ app.command()(recipes.show)
 app.command("list")(catalogue.list_)
 app.command()(recipes.schema)
 app.command()(evaluating.evaluate)
+app.command()(exporting.export)
 app.command()(deployed.recalibrate)
 app.command()(drifting.drift)
 app.command()(versions.history)

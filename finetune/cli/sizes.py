@@ -13,3 +13,8 @@ def bytes_in(text: str) -> int:
         return int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError as error:
         raise InputError(f"--memory: expected a size, as in 2GB, got {text!r}") from error
+
+
+def in_words(count: int) -> str:
+    """`6.0MB`."""
+    return ByteSize(count).human_readable(decimal=True)

@@ -96,7 +96,7 @@ def test_every_command_has_an_example_in_its_help(finetune, command):
     assert f"\n  finetune {command}" in finetune(command, "--help").out
 
 
-def test_there_are_eighteen_commands():
+def test_there_are_nineteen_commands():
     training = {
         "init",
         "cp",
@@ -108,6 +108,7 @@ def test_there_are_eighteen_commands():
         "list",
         "schema",
         "evaluate",
+        "export",
         "ui",
         "sync",
     }
