@@ -48,9 +48,9 @@ class Converted:
 def convert(model: keras.Model, kind: str, path: Path, quantized: Quantized = "no") -> Converted:
     """Write the model as `kind` ("onnx", "tflite" or "savedmodel") to a path that does not exist yet.
 
-    Takes float32 images (batch, size, size, 3) as the model does. quantized: the weights of a .tflite file. Built out of sight and there by a rename. Raises
-    OutputError for the place, InputError where a package is missing, FinetuneError where the converted model answers
-    otherwise than the model; nothing is left then.
+    Takes float32 images (batch, size, size, 3) as the model does. quantized: the weights of a .tflite file. Built out
+    of sight and there by a rename. Raises OutputError for the place, InputError where a package is missing,
+    FinetuneError where the converted model answers otherwise than the model; nothing is left then.
     """
     if path.exists():
         raise OutputError(f"{path}: is there already; remove it, or choose another place")

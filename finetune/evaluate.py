@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,13 @@ SMALLEST = 1e-7
 def evaluate(model: keras.Model, batches: tf.data.Dataset, classes: int) -> Evaluation:
     """Predict labelled batches, (images, labels), with a model that gives (batch, classes) probabilities."""
     return score(*predicted(model, batches), classes)
+
+
+def evaluate_views(model: keras.Model, views: Sequence[tf.data.Dataset], classes: int) -> Evaluation:
+    """Of the mean probabilities over several views of the same images, in the same order."""
+    each = [predicted(model, batches) for batches in views]
+    mean = np.mean([probabilities for probabilities, _ in each], axis=0)
+    return score(mean, each[0][1], classes)
 
 
 def predicted(

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.backbones.keras_file import read_model
+from finetune.datasets.augmentation_layers import augmented
 from finetune.datasets.batches import evaluation_batches
 from finetune.errors import InputError
-from finetune.evaluate import evaluate
+from finetune.evaluate import evaluate, evaluate_views
 from finetune.recipe_file import load_recipe
 
 if TYPE_CHECKING:
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
 BATCH = 128
 
 
-def evaluate_saved(model: Path, *, recipe: Path | None = None, overrides: Sequence[str] = ()) -> Evaluation:
+def evaluate_saved(
+    model: Path, *, recipe: Path | None = None, overrides: Sequence[str] = (), views: int = 1
+) -> Evaluation:
     """The test split of a recipe under the model in a run folder or .keras file.
 
-    recipe: the one beside the model where left out. Raises InputError where the model, the recipe or
-    their agreement on classes and image size is wanting.
+    recipe: the one beside the model where left out. views: of each image, the plain one and draws of the recipe's
+    augmentation, whose probabilities are averaged. Raises InputError where the model, the recipe or their agreement on
+    classes and image size is wanting, and where views are asked for and the recipe augments nothing.
     """
     file = model / "model.keras" if model.is_dir() else model
     if not file.is_file():
@@ -43,7 +47,16 @@ def evaluate_saved(model: Path, *, recipe: Path | None = None, overrides: Sequen
     size = int(network.input_shape[1])
     splits = loaded.data.load(size, loaded.seed)
     require_classes(file, network, splits)
-    return evaluate(network, evaluation_batches(splits.test, BATCH), len(splits.class_names))
+    batches = evaluation_batches(splits.test, BATCH)
+    if views == 1:
+        return evaluate(network, batches, len(splits.class_names))
+    if not loaded.data.augment:
+        raise InputError(
+            "--views: more than one view of an image needs an augmentation to draw them from; name one with "
+            "--set data.augment=[{layer: RandomFlip}]"
+        )
+    drawn = [augmented(batches, loaded.data.augment, size, draw) for draw in range(views - 1)]
+    return evaluate_views(network, [batches, *drawn], len(splits.class_names))
 
 
 def require_classes(file: Path, network: keras.Model, splits: Splits) -> None:

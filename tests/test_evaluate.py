@@ -1,10 +1,15 @@
 """Metrics against scikit-learn and against numbers worked out by hand."""
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
-from finetune.evaluate import expected_calibration_error, score
+from finetune.errors import InputError
+from finetune.evaluate import evaluate_views, expected_calibration_error, score
+from finetune.evaluation_run import evaluate_saved
+from tests.datasets.pictures import two_classes
 
 
 @pytest.fixture
@@ -57,3 +62,49 @@ def test_gaps_of_different_bins_do_not_cancel():
 
 def test_sure_and_right_is_calibrated():
     assert expected_calibration_error(np.eye(3), np.arange(3)) == 0.0
+
+
+def test_views_are_averaged_in_probability_and_the_plain_image_is_one_of_them(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    flat = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+    keras.utils.set_random_seed(0)
+    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(flat))
+    model.save(tmp_path / "model.keras")
+    two_classes(tmp_path / "pictures", cats=40, dogs=40)
+    (tmp_path / "recipe.yaml").write_text(
+        f"""
+backbone: {{source: bundled}}
+data: {{source: image_folder, path: {tmp_path}/pictures}}
+batchnorm: {{policy: freeze}}
+stages: [{{train: head, epochs: 1, learning_rate: 0.1}}]
+"""
+    )
+    brighter = "data.augment=[{layer: RandomBrightness, options: {factor: 0.5}}]"
+    plain = evaluate_saved(tmp_path / "model.keras")
+    # an augmentation that changes nothing changes nothing
+    same = evaluate_saved(
+        tmp_path / "model.keras",
+        overrides=["data.augment=[{layer: RandomBrightness, options: {factor: 0}}]"],
+        views=3,
+    )
+    assert same.metrics == pytest.approx(plain.metrics, abs=1e-6)
+    some, again = (evaluate_saved(tmp_path / "model.keras", overrides=[brighter], views=4) for _ in range(2))
+    assert some.metrics == again.metrics
+    assert abs(some.metrics["cross_entropy"] - plain.metrics["cross_entropy"]) > 1e-4
+    with pytest.raises(InputError, match=r"^--views: more than one view of an image needs an augmentation"):
+        evaluate_saved(tmp_path / "model.keras", views=2)
+
+
+def test_the_mean_of_the_views_by_hand():
+    labels = np.array([0, 1, 1])
+    rows = [np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]), np.array([[0.5, 0.5], [0.2, 0.8], [0.6, 0.4]])]
+    given = iter(rows)
+
+    class Saying:
+        def predict(self, batches, verbose):
+            return next(given)
+
+    views = [tf.data.Dataset.from_tensors((np.zeros((3, 1)), labels))] * 2
+    mean = evaluate_views(Saying(), views, 2)
+    assert mean.metrics["cross_entropy"] == pytest.approx(-np.log([0.7, 0.6, 0.6]).mean())
+    assert mean.metrics["accuracy"] == 1

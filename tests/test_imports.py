@@ -43,7 +43,7 @@ LAYERS = [
         "outlook",
     }
     | {"evaluate", "export", "describe", "provenance", "recalibration"},
-    {"tracking", "report", "datasheet"},
+    {"tracking", "report", "datasheet", "baselines"},
     {"doctor"},
     {
         "own_loop",
@@ -64,6 +64,7 @@ LAYERS = [
         "doctor_recipe",
         "data_run",
         "rates_run",
+        "probe_run",
         "conversion_run",
     },
     {"cli"},

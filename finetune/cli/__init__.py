@@ -17,6 +17,7 @@ from finetune.cli import (
     evaluating,
     exporting,
     looking,
+    probing,
     rating,
     recipes,
     running,
@@ -52,6 +53,7 @@ app = typer.Typer(
 app.command()(starting.init)
 app.command()(copying.cp)
 app.command()(looking.data)
+app.command()(probing.probe)
 app.command()(rating.rates)
 app.command()(running.run)
 app.command()(comparing.compare)

@@ -18,6 +18,9 @@ def evaluate(
         Path | None, typer.Option(metavar="RECIPE", help="Whose data; the one in the run folder if left out.")
     ] = None,
     set_: Set = None,
+    views: Annotated[
+        int, typer.Option(min=1, help="Of each image, drawn by the recipe's augmentation, and averaged.")
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Measure a fine-tuned model on a test split.
@@ -27,12 +30,13 @@ def evaluate(
     \b
     finetune evaluate runs/resnet_freeze-1
     finetune evaluate runs/resnet_freeze-1 --set data.shift.kind=contrast
+    finetune evaluate runs/resnet_freeze-1 --views 5 --set "data.augment=[{layer: RandomFlip}]"
     finetune evaluate model.keras --recipe recipes/resnet_freeze.yaml --json
     """
     import_quietly()
     from finetune.evaluation_run import evaluate_saved
 
-    evaluation = evaluate_saved(model, recipe=recipe, overrides=set_ or [])
+    evaluation = evaluate_saved(model, recipe=recipe, overrides=set_ or [], views=views)
     from finetune.cli.summary import metrics_line
 
     plain = {

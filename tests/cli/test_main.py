@@ -96,12 +96,13 @@ def test_every_command_has_an_example_in_its_help(finetune, command):
     assert f"\n  finetune {command}" in finetune(command, "--help").out
 
 
-def test_there_are_nineteen_commands():
+def test_there_are_twenty_commands():
     training = {
         "init",
         "cp",
         "data",
         "rates",
+        "probe",
         "run",
         "check",
         "show",
