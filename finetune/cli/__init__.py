@@ -16,6 +16,7 @@ from finetune.cli import (
     drifting,
     evaluating,
     exporting,
+    importing,
     looking,
     probing,
     rating,
@@ -63,6 +64,7 @@ app.command()(recipes.show)
 app.command("list")(catalogue.list_)
 app.command()(recipes.schema)
 app.command()(evaluating.evaluate)
+app.command("import")(importing.import_)
 app.command()(exporting.export)
 app.command()(deployed.recalibrate)
 app.command()(drifting.drift)

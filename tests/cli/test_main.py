@@ -96,7 +96,7 @@ def test_every_command_has_an_example_in_its_help(finetune, command):
     assert f"\n  finetune {command}" in finetune(command, "--help").out
 
 
-def test_there_are_twenty_commands():
+def test_there_are_twenty_one_commands():
     training = {
         "init",
         "cp",
@@ -110,6 +110,7 @@ def test_there_are_twenty_commands():
         "schema",
         "evaluate",
         "export",
+        "import",
         "ui",
         "sync",
     }

@@ -133,8 +133,13 @@ def measured(monkeypatch):
 
 
 def test_evaluate_hands_on_what_was_typed(finetune, measured):
-    finetune("evaluate", "runs/x-1", "--recipe", GOOD, "--set", "data.shift.kind=noise")
-    assert measured == {"model": Path("runs/x-1"), "recipe": GOOD, "overrides": ["data.shift.kind=noise"]}
+    finetune("evaluate", "runs/x-1", "--recipe", GOOD, "--set", "data.shift.kind=noise", "--views", "5")
+    assert measured == {
+        "model": Path("runs/x-1"),
+        "recipe": GOOD,
+        "overrides": ["data.shift.kind=noise"],
+        "views": 5,
+    }
 
 
 def test_evaluate_shows_every_metric_on_one_line(finetune, measured):
