@@ -6,10 +6,12 @@ import datetime
 import importlib.metadata
 import platform
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from finetune.batchnorm.measure import Measurement
 from finetune.datasets.base import Split, Splits
+from finetune.layer_packages import LATE, layer_packages
 from finetune.policies.base import Finish
 
 PACKAGES = ("finetune", "tensorflow", "keras", "keras-cv", "tensorflow-datasets", "mlflow", "numpy")
@@ -60,10 +62,13 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}}
 
 
-def requirements() -> list[str]:
-    """What loading `model.keras` takes, pinned; keras-cv for backbones made of its own layers."""
+def requirements(model: Path) -> list[str]:
+    """What loading the .keras file `model` takes, pinned; keras-cv for backbones made of its own layers."""
     found = versions()
-    return [f"{package}=={found[package]}" for package in ("tensorflow", "keras", "keras-cv", "numpy")]
+    always = [f"{package}=={found[package]}" for package in ("tensorflow", "keras", "keras-cv", "numpy")]
+    return always + [
+        f"{LATE[module]}=={importlib.metadata.version(LATE[module])}" for module in layer_packages(model)
+    ]
 
 
 def _measured(measurement: Measurement | None) -> dict[str, float] | None:

@@ -259,7 +259,7 @@ def publish_model(running: Running, result: RunResult, reference: SavedMoments) 
     probabilities = np.asarray(model(images, training=False))
     beside = [folder / name for name in (*EXPORTED, CARD)]
     uri = running.tracking.log_model(
-        folder / "model.keras", images, probabilities, requirements(), beside=beside
+        folder / "model.keras", images, probabilities, requirements(folder / "model.keras"), beside=beside
     )
     if uri and tracking.register_as:
         version = running.tracking.register(uri, tracking.register_as)

@@ -10,6 +10,7 @@ import numpy as np
 
 from finetune.errors import FinetuneError, InputError
 from finetune.export import EXPORTED
+from finetune.layer_packages import import_layer_packages
 from finetune.masking import masked
 from finetune.progress import Progress
 from finetune.provenance import requirements
@@ -59,13 +60,18 @@ def send(tracking: Tracker, result: RunResult, recipe: Recipe) -> None:
 
 
 def send_model(tracking: Tracker, result: RunResult, register_as: str | None) -> None:
+    import_layer_packages(result.folder / "model.keras")
     model = keras.saving.load_model(result.folder / "model.keras", compile=False)
     # the data may be gone: a black image has the same signature
     images = np.zeros((1, *model.input_shape[1:]), np.uint8)
     probabilities = np.asarray(model(images.astype(np.float32), training=False))
     beside = [result.folder / name for name in (*EXPORTED, CARD)]
     uri = tracking.log_model(
-        result.folder / "model.keras", images, probabilities, requirements(), beside=beside
+        result.folder / "model.keras",
+        images,
+        probabilities,
+        requirements(result.folder / "model.keras"),
+        beside=beside,
     )
     if uri and register_as:
         tracking.register(uri, register_as)

@@ -35,6 +35,13 @@ def with_baked_training_flag():
     return keras.Model(inputs, outputs), backbone.get_layer("bn_1")
 
 
+def without_top(image_size: int) -> keras.Model:
+    """A backbone that a recipe names as tests.nets:without_top."""
+    inputs = keras.Input((image_size, image_size, 3))
+    x = layers.BatchNormalization()(layers.Conv2D(4, 3)(inputs))
+    return keras.Model(inputs, layers.BatchNormalization()(layers.Conv2D(6, 3)(layers.ReLU()(x))))
+
+
 def nested_net(seed: int = 0) -> keras.Model:
     """The same sites inside a model inside a model."""
     inner = functional_net(seed)

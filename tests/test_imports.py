@@ -18,6 +18,8 @@ LAYERS = [
         "folder_lock",
         "shipped",
         "contributed",
+        "layer_packages",
+        "wire",
     },
     {"batchnorm"},
     {"torch_import"},

@@ -9,13 +9,23 @@ from pydantic import Field
 from finetune.backbones.base import Backbone, BuiltBackbone
 from finetune.backbones.bundled_weights import Bundled
 from finetune.backbones.efficientnet_lite import EfficientNetLite
+from finetune.backbones.function import Function
 from finetune.backbones.keras_applications import KerasApplications
 from finetune.backbones.keras_cv import KerasCV
+from finetune.backbones.keras_hub import KerasHub
 from finetune.backbones.saved import Saved
 from finetune.classifier import Classifier
 from finetune.contributed import with_contributed
 
-OWN: tuple[type[Backbone], ...] = (Bundled, EfficientNetLite, KerasCV, KerasApplications, Saved)
+OWN: tuple[type[Backbone], ...] = (
+    Bundled,
+    EfficientNetLite,
+    KerasCV,
+    KerasApplications,
+    KerasHub,
+    Saved,
+    Function,
+)
 BACKBONES = with_contributed(OWN, "finetune.backbones", Backbone, "source")  # type: ignore[type-abstract]
 
 if TYPE_CHECKING:
@@ -31,7 +41,9 @@ __all__ = [
     "Bundled",
     "Classifier",
     "EfficientNetLite",
+    "Function",
     "KerasApplications",
     "KerasCV",
+    "KerasHub",
     "Saved",
 ]

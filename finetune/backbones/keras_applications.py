@@ -1,4 +1,4 @@
-"""Backbones of keras.applications: every architecture that has BN sites, each with the pixels it was trained on."""
+"""Backbones of keras.applications: every architecture, each with the pixels it was trained on."""
 
 from __future__ import annotations
 
@@ -49,6 +49,9 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         for index, size in enumerate((224, 240, 260, 300))
     }
     | {"EfficientNetV2S": Architecture("none", 384)}
+    | dict.fromkeys(("VGG16", "VGG19"), Architecture("caffe"))
+    # it scales by itself
+    | {f"ConvNeXt{size}": Architecture("none") for size in ("Tiny", "Small", "Base", "Large", "XLarge")}
     | dict.fromkeys(("EfficientNetV2M", "EfficientNetV2L"), Architecture("none", 480))
 )
 

@@ -7,14 +7,27 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.backbones.keras2_saved_model import read_keras2, side_in_metadata
 from finetune.errors import WeightsError
+from finetune.layer_packages import import_layer_packages
 
 if TYPE_CHECKING:
     import keras
 
 
+LEGACY = (".h5", ".hdf5")
+"""Whole models as Keras 2 saved them; Keras 3 refuses Python code in them by itself."""
+
+
 def expected_side(path: Path) -> int | None:
-    """Side in px of the images that the model takes; None where it takes any. Raises WeightsError."""
+    """Side in px of the images that the model takes; None where it takes any, or where only Keras can tell (.h5).
+
+    Raises WeightsError.
+    """
+    if path.is_dir():
+        return side_in_metadata(path)
+    if path.suffix in LEGACY:
+        return None
     for shape in _input_shapes(_config(path)):
         if len(shape) == 4:
             return shape[1]
@@ -22,14 +35,20 @@ def expected_side(path: Path) -> int | None:
 
 
 def read_model(path: Path) -> keras.Model:
-    """The model in the file. Raises WeightsError where it is missing, damaged or holds Python code."""
+    """The model in the file, or in the SavedModel of Keras 2.
+
+    Raises WeightsError where it is missing, damaged or holds Python code.
+    """
     import keras
 
-    if _holds_code(_config(path)):
+    if path.is_dir():
+        return read_keras2(path)
+    if path.suffix not in LEGACY and _holds_code(_config(path)):
         raise WeightsError(
             f"{path}: holds Python code (a Lambda layer), which is never run from a file; "
             "rebuild that layer from Keras operations and save the model again"
         )
+    import_layer_packages(path)
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     # an archive may be damaged in any of its parts, and each reader inside Keras raises its own kind

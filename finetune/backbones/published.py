@@ -13,18 +13,21 @@ PATIENCE = 5.0
 
 
 @contextmanager
-def fetching(what: str, elsewhere: str) -> Iterator[None]:
-    """Around a download: raises WeightsError where it fails. `elsewhere` is Python that saves the weights."""
+def fetching(what: str, elsewhere: str, then: str = "give the file as `weights:`") -> Iterator[None]:
+    """Around a download: raises WeightsError where it fails. `elsewhere` is Python that saves the weights, `then` what
+    one does with them here. A WeightsError of the block itself goes through."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(PATIENCE)
     try:
         yield
+    except WeightsError:
+        raise
     # Keras raises bare Exception where a download fails, kagglehub a dozen kinds
     except Exception as error:
         reason = type(error).__name__ if isinstance(error, OSError) else str(error).strip().splitlines()[0]
         raise WeightsError(
             f"{what} could not be fetched ({reason}); where there is a network, run: python -c '{elsewhere}' "
-            "and give the file as `weights:`"
+            f"and {then}"
         ) from error
     finally:
         socket.setdefaulttimeout(before)

@@ -1,4 +1,4 @@
-"""A backbone out of a .keras file: the features in front of its classifier, or at a layer you name."""
+"""A backbone out of a model that Keras saved: the features in front of its classifier, or at a layer you name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field
 
 from finetune.backbones.base import Backbone, BuiltBackbone
 from finetune.backbones.keras_file import expected_side, known_class_names, read_model
+from finetune.backbones.mlflow_address import fetched, is_address
 from finetune.backbones.scaling import Scale, scaling
 from finetune.backbones.weights_file import digest
 from finetune.classifier import Classifier
@@ -25,7 +26,10 @@ class Saved(Backbone):
     """A model that Keras saved. Code inside the file (Lambda layers) is never run."""
 
     source: Literal["saved"] = "saved"
-    path: str = Field(min_length=1, description="a .keras file")
+    path: str = Field(
+        min_length=1,
+        description="a .keras or .h5 file, a SavedModel that Keras 2 wrote, or an MLflow address (models:/NAME@ALIAS)",
+    )
     layer: str | None = Field(
         None,
         description="top-level layer whose output are the features; the input of the last Dense where left out",
@@ -40,27 +44,32 @@ class Saved(Backbone):
 
     @property
     def default_image_size(self) -> int:
-        """The side in the file, which is read without Keras. Raises WeightsError where there is none."""
-        return expected_side(self._file) or FREE_SIZE
+        """The side in the file, which is read without Keras and without MLflow; 224 where that cannot be.
+
+        Raises WeightsError where there is no such file.
+        """
+        return FREE_SIZE if is_address(self.path) else expected_side(self._file) or FREE_SIZE
 
     @property
     def _file(self) -> Path:
-        return Path(self.path).expanduser()
+        return fetched(self.path) if is_address(self.path) else Path(self.path).expanduser()
 
     def build(self, image_size: int) -> BuiltBackbone:
-        model = read_model(self._file)
-        _check_images(model, image_size, self._file)
-        features, classifier = self._features(model)
+        file = self._file
+        model = read_model(file)
+        _check_images(model, image_size, self.path)
+        features, classifier = self._features(model, file)
         origin = {
             "source": self.source,
-            "file": self._file.name,
-            "sha256": digest(self._file),
+            "file": self.path if is_address(self.path) else file.name,
             "layer": self.layer or ("input of the last Dense" if classifier else "output"),
             "scale": self.scale,
         }
+        if file.is_file():
+            origin["sha256"] = digest(file)
         return BuiltBackbone(features, scaling(self.scale), origin, classifier)
 
-    def _features(self, model: keras.Model) -> tuple[keras.Model, Classifier | None]:
+    def _features(self, model: keras.Model, file: Path) -> tuple[keras.Model, Classifier | None]:
         import keras
 
         if self.layer is not None:
@@ -70,7 +79,7 @@ class Saved(Backbone):
             return keras.Model(model.inputs[0], model.outputs[0], name="saved"), None
         kernel = keras.ops.convert_to_numpy(dense.kernel)
         bias = keras.ops.convert_to_numpy(dense.bias) if dense.use_bias else kernel[0] * 0
-        classifier = Classifier(kernel, bias, known_class_names(self._file, kernel.shape[1]))
+        classifier = Classifier(kernel, bias, known_class_names(file, kernel.shape[1]))
         return keras.Model(model.inputs[0], dense.input, name="saved"), classifier
 
     def _named(self, model: keras.Model) -> keras.Layer:
@@ -78,10 +87,10 @@ class Saved(Backbone):
             if layer.name == self.layer:
                 return layer
         last = ", ".join(layer.name for layer in model.layers[-5:])
-        raise WeightsError(f"{self._file}: no top-level layer {self.layer!r}; its last layers are {last}")
+        raise WeightsError(f"{self.path}: no top-level layer {self.layer!r}; its last layers are {last}")
 
 
-def _check_images(model: Any, image_size: int, path: Path) -> None:
+def _check_images(model: Any, image_size: int, path: str) -> None:
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
     if not inputs or not outputs:
         raise WeightsError(

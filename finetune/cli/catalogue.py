@@ -10,9 +10,14 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
+from finetune.cli.backbone_table import print_backbones
 from finetune.cli.options import AsJson
+from finetune.errors import InputError
 
 Row = Mapping[str, Any]
+
+MANY = 20
+"""Choices that are not printed between the keys: those of backbones stand in their table."""
 
 
 class Kind(StrEnum):
@@ -29,12 +34,16 @@ def list_(
     folder: Annotated[
         Path | None, typer.Option(help="Where recipes are looked for; those that are shipped if left out.")
     ] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of backbones: those of one source only.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List what a recipe can name, with the keys.
 
     \b
     finetune list policies
+    finetune list backbones --source keras_cv
     finetune list backbones --json
     finetune list recipes --folder recipes
     """
@@ -42,14 +51,32 @@ def list_(
 
     place = folder or shipped_folder()
     rows = _recipes(place) if kind is Kind.recipes else [_component(member) for member in _members(kind)]
+    if kind is Kind.backbones:
+        rows = _of_source(rows, source)
     if as_json:
         import json
 
         typer.echo(json.dumps(rows, indent=2))
     elif rows:
         _print_table(rows)
+        if kind is Kind.backbones:
+            print_backbones({row["name"]: row["networks"] for row in rows if row.get("networks")})
     else:
         typer.echo(f"no recipes in {place}; --folder names another place", err=True)
+
+
+def _of_source(rows: Iterable[Row], source: str | None) -> list[Row]:
+    """Those of one source, or all; each with what is known of its networks."""
+    from finetune.backbones.facts import facts
+
+    known = facts()
+    found: list[Row] = [
+        {**row, "networks": known.get(row["name"], {})} for row in rows if source in (None, row["name"])
+    ]
+    if not found:
+        names = ", ".join(row["name"] for row in rows)
+        raise InputError([f"--source {source}: no such source of backbones; expected one of {names}"])
+    return found
 
 
 def _members(kind: Kind) -> Sequence[Any]:
@@ -109,7 +136,8 @@ def _print_table(rows: Iterable[Row]) -> None:
 
 
 def _in_words(key: str, about: Row) -> str:
-    choices = ", ".join(map(str, about.get("choices", ())))
+    named = about.get("choices", ())
+    choices = f"the {len(named)} below" if len(named) > MANY else ", ".join(map(str, named))
     value = "required" if about["required"] else _as_in_yaml(about["default"])
     return (
         f"  {key}: {value}"

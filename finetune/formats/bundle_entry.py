@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from finetune.formats.sorted_table import Block, Row
-from finetune.formats.wire import BYTES, FIXED32, VARINT, Buffer, DamagedError, Field, fields
+from finetune.wire import BYTES, FIXED32, VARINT, Buffer, DamagedError, Field, fields
 
 STRING = 7
 DTYPES: dict[int, np.dtype] = {

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from finetune.errors import ModelError
 from finetune.formats.deployed import InputSpec
+from finetune.layer_packages import import_layer_packages
 
 OPEN_SIZE = 224
 """Side of the image that finds the sites of a model that takes any size."""
@@ -65,6 +66,7 @@ def in_words(path: Path) -> Iterator[None]:
 
 def load(path: Path, *, trust: bool) -> keras.Model:
     """The model, not compiled. trust: run the code of Lambda layers that the file carries."""
+    import_layer_packages(path)
     return keras.saving.load_model(path, compile=False, safe_mode=not trust)
 
 

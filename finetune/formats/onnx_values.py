@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from finetune.formats.wire import BYTES, Buffer, Field, fields
+from finetune.wire import BYTES, Buffer, Field, fields
 
 MODEL_GRAPH = 7
 NODE, INITIALIZER = 1, 5

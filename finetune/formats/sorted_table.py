@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from finetune.formats.crc32c import masked_crc32c
-from finetune.formats.wire import Buffer, DamagedError, varint
+from finetune.wire import Buffer, DamagedError, varint
 
 MAGIC = 0xDB4775248B80FB57
 FOOTER = 48

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from finetune.formats.crc32c import masked_crc32c
-from finetune.formats.wire import DamagedError, varint
+from finetune.wire import DamagedError, varint
 
 
 def read_strings(raw: bytes, count: int, checksum: int) -> list[bytes]:

@@ -20,7 +20,7 @@ from finetune.formats.bundle_entry import STRING, Entry, Header, read_entry, rea
 from finetune.formats.crc32c import masked_crc32c
 from finetune.formats.sorted_table import rows, seal
 from finetune.formats.string_tensor import read_strings
-from finetune.formats.wire import DamagedError
+from finetune.wire import DamagedError
 
 
 class TensorBundle:

@@ -107,6 +107,21 @@ def test_list_tells_which_architectures_there_are(finetune):
     assert "resnet50" in rows["keras_cv"]["keys"]["name"]["choices"]
 
 
+def test_list_tells_what_each_network_is_made_of(finetune):
+    rows = {row["name"]: row for row in json.loads(finetune("list", "backbones", "--json").out)}
+    network = rows["keras_applications"]["networks"]["MobileNetV2"]
+    assert (network["sites"], network["momentum"], network["preprocessing"]) == (52, [0.999], "-1..1")
+    printed = finetune("list", "backbones", "--source", "keras_applications").out
+    assert "MobileNetV2" in printed
+    assert "csp_darknet_l" not in printed
+
+
+def test_list_refuses_a_source_that_is_none(finetune):
+    answer = finetune("list", "backbones", "--source", "timm")
+    assert answer.code == 2
+    assert "--source timm: no such source of backbones; expected one of bundled, " in answer.err
+
+
 def test_list_of_recipes_says_what_each_one_is(finetune):
     rows = json.loads(finetune("list", "recipes", "--folder", RECIPES, "--json").out)
     assert {"name": str(GOOD), "what": "bundled resnet50_quarter, freeze, tfds fashion_shift"} in rows

@@ -10,8 +10,18 @@ import numpy as np
 import pytest
 
 from finetune.assemble import assemble
-from finetune.backbones import BACKBONES, Bundled, EfficientNetLite, KerasApplications, KerasCV, Saved
+from finetune.backbones import (
+    BACKBONES,
+    Bundled,
+    EfficientNetLite,
+    Function,
+    KerasApplications,
+    KerasCV,
+    KerasHub,
+    Saved,
+)
 from finetune.heads import Linear
+from tests.hub_presets import preset_folder, small_mobilenet, small_resnet
 from tests.nets import functional_net
 
 SIDE = 32
@@ -24,6 +34,9 @@ CASES = {
     "keras_cv, custom layers": lambda: KerasCV(name="efficientnetv2_b0", weights=None),
     "keras_applications, caffe": lambda: KerasApplications(name="ResNet50", weights=None),
     "keras_applications, -1..1": lambda: KerasApplications(name="MobileNet", weights=None),
+    "keras_hub, plain layers": lambda: None,
+    "keras_hub, its own layers": lambda: None,
+    "function": lambda: Function(name="tests.nets:without_top", scale="-1..1"),
     "saved": lambda: None,
 }
 
@@ -33,6 +46,9 @@ def case(request, tmp_path_factory):
     """The component, what it built, the assembled model and its .keras file."""
     folder = tmp_path_factory.mktemp("case")
     component, side = CASES[request.param](), SIDE
+    if request.param.startswith("keras_hub"):
+        make = small_resnet if "plain" in request.param else small_mobilenet
+        component = KerasHub(name=str(preset_folder(folder / "preset", make(), scale=1 / 255)))
     if request.param == "saved":
         functional_net().save(folder / "net.keras")
         component, side = Saved(path=str(folder / "net.keras"), scale="imagenet"), 8
@@ -64,8 +80,8 @@ def baked_training(node):
 
 
 def test_every_source_has_a_case():
-    assert {type(make()) for make in CASES.values()} - {type(None)} | {Saved} == set(BACKBONES)
-    assert len(BACKBONES) == 5
+    assert {type(make()) for make in CASES.values()} - {type(None)} | {KerasHub, Saved} == set(BACKBONES)
+    assert len(BACKBONES) == 7
 
 
 def test_raw_pixels_become_float32_probabilities(case):
