@@ -2,6 +2,7 @@
 
 import finetune
 
+finetune.fine_tune("recipe.yaml", ["seed=1"]).test.metrics["accuracy"]
 finetune.recalibrate("models/shirts", finetune.ImageSource(folder="today"))
 finetune.drift("models/shirts", finetune.ImageSource(folder="today")).overall
 finetune.apply(finetune.Freeze(), model, images)    # in a training of your own
@@ -17,6 +18,8 @@ HOMES = {
     "drift": "finetune.drift_run",
     "ImageSource": "finetune.recalibration.settings",
     "Settings": "finetune.recalibration.settings",
+    "fine_tune": "finetune.fine_tuning",
+    "save_arrays": "finetune.datasets.array_file",
     "apply": "finetune.own_loop",
     "RunningStatisticsShift": "finetune.own_loop",
     **dict.fromkeys(("Freeze", "Recalibrate", "Retrain", "Affine", "Statistics"), "finetune.policies"),
@@ -36,9 +39,11 @@ __all__ = [
     "Statistics",
     "apply",
     "drift",
+    "fine_tune",
     "history",
     "recalibrate",
     "rollback",
+    "save_arrays",
 ]
 
 

@@ -50,6 +50,7 @@ LAYERS = [
     {"doctor"},
     {
         "own_loop",
+        "fine_tuning",
         "training",
         "run",
         "resumption",

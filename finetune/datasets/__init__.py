@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Union
 from pydantic import Field
 
 from finetune.contributed import with_contributed
+from finetune.datasets.arrays import Arrays
 from finetune.datasets.base import Dataset, Split, Splits
 from finetune.datasets.image_folder import ImageFolder
 from finetune.datasets.image_table import ImageTable
 from finetune.datasets.tfds import TensorFlowDatasets
 
-OWN: tuple[type[Dataset], ...] = (TensorFlowDatasets, ImageFolder, ImageTable)
+OWN: tuple[type[Dataset], ...] = (TensorFlowDatasets, ImageFolder, ImageTable, Arrays)
 DATASETS = with_contributed(OWN, "finetune.datasets", Dataset, "source")  # type: ignore[type-abstract]
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ else:
 __all__ = [
     "DATASETS",
     "AnyDataset",
+    "Arrays",
     "Dataset",
     "ImageFolder",
     "ImageTable",

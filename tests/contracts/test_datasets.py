@@ -6,9 +6,11 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from finetune.datasets import DATASETS, AnyDataset, ImageFolder, ImageTable, TensorFlowDatasets
+from finetune.datasets import DATASETS, AnyDataset, Arrays, ImageFolder, ImageTable, TensorFlowDatasets
+from finetune.datasets.array_file import save_arrays
 from finetune.datasets.base import SPLIT_NAMES
 from finetune.errors import DataError
 from tests.datasets.conftest import tiny_dir  # noqa: F401
@@ -18,7 +20,12 @@ from tests.datasets.pictures import pairs, two_classes
 @pytest.fixture(params=DATASETS, ids=lambda made: made.__name__)
 def make(request, tmp_path):
     """A small dataset of each source, with whatever keys a recipe may add."""
-    known = {TensorFlowDatasets: tiny_shapes, ImageFolder: cats_and_dogs, ImageTable: listed_cats_and_dogs}
+    known = {
+        TensorFlowDatasets: tiny_shapes,
+        ImageFolder: cats_and_dogs,
+        ImageTable: listed_cats_and_dogs,
+        Arrays: kept_cats_and_dogs,
+    }
     return known[request.param](request, tmp_path)
 
 
@@ -40,15 +47,26 @@ def listed_cats_and_dogs(request, tmp_path):
     return lambda **keys: ImageTable(path=str(tmp_path / "all.csv"), **keys)
 
 
+def kept_cats_and_dogs(request, tmp_path):
+    two_classes(tmp_path)
+    files = sorted(tmp_path.rglob("*.png"))
+    images = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+    names = sorted({file.parent.name for file in files})
+    labels = np.array([names.index(file.parent.name) for file in files])
+    save_arrays(tmp_path / "all.npz", (images, labels), class_names=names)
+    return lambda **keys: Arrays(path=str(tmp_path / "all.npz"), **keys)
+
+
 def splits_of(loaded):
     return {name: getattr(loaded, name) for name in SPLIT_NAMES}
 
 
-def test_there_are_three_sources():
+def test_there_are_four_sources():
     assert [made.model_fields["source"].default for made in DATASETS] == [
         "tfds",
         "image_folder",
         "image_table",
+        "arrays",
     ]
 
 
