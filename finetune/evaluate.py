@@ -1,8 +1,8 @@
-"""How good predicted probabilities are: accuracy, balanced accuracy, cross-entropy, calibration error."""
+"""How good predicted probabilities are: how often right, how sure, and how well they rank."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,21 +43,48 @@ def _images_only(images: Any, _: Any) -> Any:
 
 
 def score(probabilities: NDArray[np.float64], labels: NDArray[np.integer], classes: int) -> Evaluation:
-    """All metrics of (n, classes) probabilities against (n,) labels. Balanced accuracy is the mean recall
-    of the classes that occur."""
+    """All metrics of (n, classes) probabilities against (n,) labels.
+
+    Means over classes are those over the classes that occur. ROC AUC and average precision are of each class against
+    the others; where one class alone occurs there is nothing to rank, and they are left out.
+    """
     from sklearn.metrics import confusion_matrix
 
     predicted = probabilities.argmax(axis=1)
     confusion = confusion_matrix(labels, predicted, labels=range(classes))
     occurring = confusion.sum(axis=1) > 0
     recalls = confusion.diagonal()[occurring] / confusion.sum(axis=1)[occurring]
-    metrics: Mapping[str, float] = {
+    metrics: dict[str, float] = {
         "accuracy": float(np.mean(predicted == labels)),
         "balanced_accuracy": float(recalls.mean()),
         "cross_entropy": cross_entropy(probabilities, labels),
         "expected_calibration_error": expected_calibration_error(probabilities, labels),
+        "macro_f1": float(f1_scores(confusion)[occurring].mean()),
+        **ranking(probabilities, labels, np.flatnonzero(occurring)),
     }
     return Evaluation(metrics, tuple(tuple(int(n) for n in row) for row in confusion), len(labels))
+
+
+def f1_scores(confusion: NDArray[np.integer]) -> NDArray[np.float64]:
+    """The harmonic mean of precision and recall of each class, 0 where it neither occurs nor is predicted."""
+    either = confusion.sum(axis=0) + confusion.sum(axis=1)
+    scores: NDArray[np.float64] = 2 * confusion.diagonal() / np.maximum(either, 1)
+    return scores
+
+
+def ranking(
+    probabilities: NDArray[np.float64], labels: NDArray[np.integer], occurring: NDArray[np.integer]
+) -> dict[str, float]:
+    """How far the images of a class stand before the others, when sorted by its probability; means over `occurring`."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    if len(occurring) < 2:
+        return {}
+    each = [(labels == number, probabilities[:, number]) for number in occurring]
+    return {
+        "roc_auc": float(np.mean([roc_auc_score(*one) for one in each])),
+        "average_precision": float(np.mean([average_precision_score(*one) for one in each])),
+    }
 
 
 def cross_entropy(probabilities: NDArray[np.float64], labels: NDArray[np.integer]) -> float:

@@ -49,8 +49,9 @@ class SiteRecord:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model on labelled images. `metrics`: accuracy, balanced_accuracy, cross_entropy,
-    expected_calibration_error. `confusion`: counts, rows true, columns predicted."""
+    """A model on labelled images. `metrics`: by the names in finetune.report.definitions.
+
+    confusion: counts, rows true, columns predicted."""
 
     metrics: Mapping[str, float]
     confusion: tuple[tuple[int, ...], ...]

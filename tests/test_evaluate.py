@@ -4,7 +4,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from sklearn.metrics import balanced_accuracy_score, log_loss
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    log_loss,
+    roc_auc_score,
+)
 
 from finetune.errors import InputError
 from finetune.evaluate import evaluate_views, expected_calibration_error, score
@@ -27,6 +33,40 @@ def test_metrics_equal_those_of_scikit_learn(predictions):
     assert metrics["accuracy"] == pytest.approx((predicted == labels).mean())
     assert metrics["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
     assert metrics["cross_entropy"] == pytest.approx(log_loss(labels, probabilities))
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_ranking_and_f1_equal_those_of_scikit_learn(predictions, classes):
+    probabilities, labels = predictions
+    kept = labels < classes
+    probabilities, labels = probabilities[kept][:, :classes], labels[kept]
+    probabilities = probabilities / probabilities.sum(1, keepdims=True)
+    metrics = score(probabilities, labels, classes).metrics
+    given = probabilities[:, 1] if classes == 2 else probabilities
+    assert metrics["roc_auc"] == pytest.approx(roc_auc_score(labels, given, multi_class="ovr"))
+    one_hot = np.eye(classes)[labels]
+    assert metrics["average_precision"] == pytest.approx(average_precision_score(one_hot, probabilities))
+    assert metrics["macro_f1"] == pytest.approx(f1_score(labels, probabilities.argmax(1), average="macro"))
+
+
+def test_ranking_and_f1_are_of_the_classes_that_occur(predictions):
+    """A fifth class that no image has, and that none is taken for, changes nothing."""
+    probabilities, labels = predictions
+    wider = np.column_stack([probabilities, np.zeros(len(labels))])
+    narrow, wide = score(probabilities, labels, 4).metrics, score(wider, labels, 5).metrics
+    assert wide == pytest.approx(narrow)
+
+
+def test_the_order_is_worth_the_same_under_any_growing_change(predictions):
+    probabilities, labels = predictions
+    changed = score(probabilities**3, labels, 4).metrics
+    before = score(probabilities, labels, 4).metrics
+    assert changed["roc_auc"] == pytest.approx(before["roc_auc"])
+    assert changed["average_precision"] == pytest.approx(before["average_precision"])
+
+
+def test_one_class_alone_is_not_ranked():
+    assert "roc_auc" not in score(np.eye(3)[[0, 0]], np.array([0, 0]), 3).metrics
 
 
 def test_the_confusion_matrix_has_true_classes_in_rows():

@@ -9,12 +9,14 @@ from typing import Any
 from finetune.cli.profile import profile
 from finetune.result import Evaluation, RunResult, SiteRecord
 
-METRICS = {
+SHOWN = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced",
     "cross_entropy": "cross-entropy",
     "expected_calibration_error": "calibration error",
+    "roc_auc": "ROC AUC",
 }
+"""What the terminal has of the metrics, which are all in the report and under --json."""
 
 
 def summary(result: RunResult) -> str:
@@ -39,7 +41,10 @@ def summary(result: RunResult) -> str:
 
 def metrics_line(evaluation: Evaluation) -> str:
     """`accuracy 0.774, balanced 0.771, ... on 1000 images`."""
-    named = (f"{METRICS.get(name, name)} {value:.3f}" for name, value in evaluation.metrics.items())
+    shown = {
+        name: words for name, words in SHOWN.items() if name != "roc_auc" or len(evaluation.confusion) == 2
+    }
+    named = (f"{shown[name]} {value:.3f}" for name, value in evaluation.metrics.items() if name in shown)
     return f"{', '.join(named)} on {evaluation.count} images"
 
 

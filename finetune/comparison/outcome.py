@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-Metric = Literal["accuracy", "balanced_accuracy"]
-"""What policies are compared by; balanced is the mean over classes, where guessing has 1 / classes."""
+Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "average_precision"]
+"""What policies are compared by; those but accuracy are means over classes, so that a rare one counts as much."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Outcome:
     seconds: float = 0.0
 
     def score(self, metric: str) -> float:
-        """On the test split."""
-        return self.metrics[metric]
+        """On the test split; NaN where there was nothing to rank, or an earlier version did not keep it."""
+        return self.metrics.get(metric, math.nan)
 
     def validation_score(self, metric: str) -> float:
         """NaN where an earlier version did not keep it."""

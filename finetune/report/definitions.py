@@ -8,6 +8,15 @@ METRICS = {
         "Mean gap between confidence and accuracy over 15 bins of confidence, weighted by their images; "
         "0 means that of the answers given with 80 % confidence 80 % are right."
     ),
+    "macro_f1": "Mean over the classes of the harmonic mean of precision and recall; a rare class counts as much.",
+    "roc_auc": (
+        "Of an image of a class and one of another, how often the first has the higher probability of that class; "
+        "mean over the classes, 0.5 is guessing, whatever their sizes."
+    ),
+    "average_precision": (
+        "Precision at every image of a class, in the order of its probability, averaged; mean over the classes. "
+        "Guessing has the share of the class, so that it tells more than the ROC where a class is rare."
+    ),
 }
 
 SHIFT = {
