@@ -31,7 +31,7 @@ def run(result: Any, tracked: Callable[..., Any]) -> Any:
 def test_metrics_have_few_prefixes_and_none_names_a_site(run: Any) -> None:
     prefixes = {name.rpartition("/")[0] for name in run.data.metrics}
     assert prefixes == {"test", "seconds", "bn_shift", "bn_depth"}
-    assert len(run.data.metrics) == 4 + 4 + 3 + 3
+    assert len(run.data.metrics) == 7 + 4 + 3 + 3
 
 
 def test_final_metrics_are_bars_and_the_shift_is_a_curve(run: Any, result: Any, client: MlflowClient) -> None:
