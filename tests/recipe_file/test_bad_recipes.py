@@ -123,7 +123,8 @@ SPOILED = {
     "an unknown source of data": (
         "source: tfds",
         "source: tdfs",
-        "x.yaml:4 data.source: expected 'tfds', 'image_folder', 'image_table' or 'arrays', got 'tdfs'; did you mean 'tfds'?",
+        "x.yaml:4 data.source: expected 'tfds', 'image_folder', 'image_table' or 'arrays', "
+        "got 'tdfs'; did you mean 'tfds'?",
     ),
     "a missing key": (
         "    epochs: 2\n",
