@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
 from finetune.depth_rates import scale_rates, shares_by_depth
-from finetune.objective import Crossentropy, accuracy
+from finetune.objective import Labels, objective_of
 from finetune.optimizer import optimizer_for
 
 if TYPE_CHECKING:
@@ -20,30 +20,29 @@ def compile_stage(
     stage: Stage,
     steps: int,
     *,
-    shares: bool = False,
+    labels: Labels = "numbers",
     backbone: keras.Model | None = None,
 ) -> None:
     """Compile for one stage of `steps` batches in all: optimizer, schedule, loss; XLA only where there is an
-    accelerator ("auto"). shares: the training labels may be shares of the classes. backbone: has rates by depth."""
+    accelerator ("auto"). labels: those of the training. backbone: has rates by depth."""
     optimizer = optimizer_for(stage, steps)
-    compile_with(model, optimizer, shares=shares)
+    compile_with(model, optimizer, labels)
     if backbone is not None and stage.rate_at_first_layer != 1:
         scale_rates(optimizer, shares_by_depth(backbone, stage.rate_at_first_layer))
 
 
-def compile_with(model: keras.Model, optimizer: keras.optimizers.Optimizer, *, shares: bool = False) -> None:
-    """With an optimizer that goes on where it was. Without shares of classes, loss and metric are named ones of Keras,
-    so that a saved model loads without the toolkit."""
-    objective: dict[str, Any] = {"loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]}
-    if shares:
-        objective = {"loss": Crossentropy(), "metrics": [accuracy]}
-    model.compile(optimizer=optimizer, jit_compile="auto", **objective)
-    _make_variables(model)
+def compile_with(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, labels: Labels = "numbers"
+) -> None:
+    """With an optimizer that goes on where it was."""
+    model.compile(optimizer=optimizer, jit_compile="auto", **objective_of(labels))
+    _make_variables(model, labels)
 
 
-def _make_variables(model: keras.Model) -> None:
+def _make_variables(model: keras.Model, labels: Labels) -> None:
     """Of the optimizer and the metrics: a first step that had to make any would be traced twice."""
     model.optimizer.build(model.trainable_variables)
     classes = model.output_shape[-1]
-    model.compute_metrics(None, np.zeros(1, np.int32), np.full((1, classes), 1 / classes, np.float32))
+    some = np.zeros((1, classes) if labels == "flags" else 1, np.int32)
+    model.compute_metrics(None, some, np.full((1, classes), 1 / classes, np.float32))
     model.reset_metrics()

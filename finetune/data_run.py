@@ -61,6 +61,7 @@ def look_at_data(recipe: Recipe, html: Path | None = None, progress: Progress | 
             recipe.data.class_weights != "none",
             splits.licence,
             (*splits.notes, *prepared.warnings),
+            splits.multi_label,
         )
         if html is not None:
             source = ImageSource(splits, recipe.data, recipe.seed, EVALUATION_BATCH)

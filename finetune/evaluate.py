@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.calibration_error import expected_calibration_error
+from finetune.flag_scores import score_flags
 from finetune.result import Evaluation
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def evaluate_views(model: keras.Model, views: Sequence[tf.data.Dataset], classes
 def predicted(
     model: keras.Model, batches: tf.data.Dataset
 ) -> tuple[NDArray[np.float64], NDArray[np.integer]]:
-    """Probabilities (n, classes) and labels (n,) of labelled batches."""
+    """Probabilities (n, classes) and labels (n,) of labelled batches; of multi-label ones flags (n, classes)."""
     labels = np.concatenate([np.asarray(y) for _, y in batches.as_numpy_iterator()])
     return np.asarray(model.predict(batches.map(_images_only), verbose=0), np.float64), labels
 
@@ -43,11 +45,13 @@ def _images_only(images: Any, _: Any) -> Any:
 
 
 def score(probabilities: NDArray[np.float64], labels: NDArray[np.integer], classes: int) -> Evaluation:
-    """All metrics of (n, classes) probabilities against (n,) labels.
+    """All metrics of (n, classes) probabilities against (n,) labels, or against flags, see `score_flags`.
 
     Means over classes are those over the classes that occur. ROC AUC and average precision are of each class against
     the others; where one class alone occurs there is nothing to rank, and they are left out.
     """
+    if labels.ndim == 2:
+        return score_flags(probabilities, labels)
     from sklearn.metrics import confusion_matrix
 
     predicted = probabilities.argmax(axis=1)
@@ -91,20 +95,3 @@ def cross_entropy(probabilities: NDArray[np.float64], labels: NDArray[np.integer
     """Mean negative logarithm of the probability given to the true class, in nats."""
     given = probabilities[np.arange(len(labels)), labels]
     return float(-np.mean(np.log(np.clip(given, SMALLEST, 1.0))))
-
-
-def expected_calibration_error(
-    probabilities: NDArray[np.float64], labels: NDArray[np.integer], bins: int = 15
-) -> float:
-    """Mean distance of confidence and accuracy over equal-width bins of confidence, weighted by their
-    sizes (Guo et al. 2017, arXiv:1706.04599)."""
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == labels
-    # bins are open below and closed above: a confidence of exactly 1 belongs to the last one
-    places = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    sizes = np.bincount(places, minlength=bins)
-    gaps = np.abs(
-        np.bincount(places, weights=confidence, minlength=bins)
-        - np.bincount(places, weights=correct, minlength=bins)
-    )
-    return float(gaps.sum() / sizes.sum())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,13 +27,14 @@ Log = Callable[[int, Mapping[str, float]], None]
 @dataclass(frozen=True, eq=False)
 class Feed:
     """What `fit` reads: the training batches of each leg, the validation batches (a tf.data.Dataset). smoothing: of the
-    training labels."""
+    training labels. guessing: the loss of guessing, in nats."""
 
     training: Callable[[Leg], Orders]
     validation: Any
     classes: int
     class_weights: Mapping[int, float] | None
-    smoothing: float = 0.0
+    smoothing: float
+    guessing: float
 
     def batches(self, orders: Orders) -> Any:
         """Those of the orders, with their labels as the loss takes them."""
@@ -105,7 +105,7 @@ def fit_legs(
                 break
         best.put_best_back()
         if not watched.stale:
-            refuse_collapse(watched.title, watched.before, best.best, feed.classes)
+            refuse_collapse(watched.title, watched.before, best.best, feed.guessing)
     except DivergedError as error:
         where = first_nonfinite(watched.sites)
         best.put_last_good_back()
@@ -157,9 +157,8 @@ def _after_epoch(done: int, orders: Orders, watched: Watched, best: BestWeights)
         watched.keep(standing)
 
 
-def refuse_collapse(title: str, before: float | None, after: float, classes: int) -> None:
-    """Raise DivergedError where a network fell back to guessing: dead units leave a finite loss, ln(classes)."""
-    guessing = math.log(classes)
+def refuse_collapse(title: str, before: float | None, after: float, guessing: float) -> None:
+    """Raise DivergedError where a network fell back to guessing, which has a finite loss: that of dead units."""
     if before is not None and before < KNOWS_SOMETHING * guessing and after > GUESSES * guessing:
         raise DivergedError(
             f"{title}: the network collapsed: its lowest validation loss is {after:.3f}, guessing has {guessing:.3f}, "

@@ -1,14 +1,31 @@
 """What a stage minimises and counts: cross-entropy and accuracy, of labels that are numbers or shares of classes.
 
 Smoothed and mixed labels are shares, those of validation are always numbers, so that losses of stages can be compared.
+Multi-label images have flags, 0 or 1 for each class.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
+
+Labels = Literal["numbers", "shares", "flags"]
+"""What the training labels are."""
+
+
+def objective_of(labels: Labels) -> dict[str, Any]:
+    """Loss and metric, as `compile` takes them. But for shares they are Keras' own, so that a saved model loads without
+    the toolkit."""
+    if labels == "shares":
+        return {"loss": Crossentropy(), "metrics": [accuracy]}
+    if labels == "flags":
+        return {
+            "loss": "binary_crossentropy",
+            "metrics": [keras.metrics.BinaryAccuracy(name="accuracy")],
+        }
+    return {"loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]}
 
 
 def smoothed(labels: Any, classes: int, smoothing: float) -> Any:

@@ -11,6 +11,7 @@ from finetune.baselines import Labelled, Probed, probe
 from finetune.batchnorm.sites import find_sites
 from finetune.datasets.base import Split, Splits
 from finetune.datasets.batches import images_only, labels_of
+from finetune.errors import InputError
 from finetune.policies import Recalibrate
 from finetune.progress import Progress
 from finetune.recipe import Recipe
@@ -59,6 +60,10 @@ def pooled_features(built: BuiltBackbone, image_size: int) -> keras.Model:
 
 
 def _probed(model: keras.Model, splits: Splits, statistics: str, progress: Progress) -> Probed:
+    if splits.multi_label:
+        raise InputError(
+            "the data are multi-label, and the probes tell one class an image; `finetune run` takes them"
+        )
     progress.phase(f"features under {statistics} statistics")
     train, validation, test = (
         _labelled(model, each) for each in (splits.train, splits.validation, splits.test)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,14 +49,40 @@ class SiteRecord:
 
 
 @dataclass(frozen=True)
+class ClassCounts:
+    """One class of multi-label images. found, missed: images that show it and were, or were not, said to. false: images
+    that do not, and were said to."""
+
+    found: int
+    missed: int
+    false: int
+
+    @property
+    def images(self) -> int:
+        return self.found + self.missed
+
+    @property
+    def recall(self) -> float:
+        """NaN where no image shows it."""
+        return self.found / self.images if self.images else math.nan
+
+    @property
+    def precision(self) -> float:
+        """NaN where it was said of no image."""
+        said = self.found + self.false
+        return self.found / said if said else math.nan
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """A model on labelled images. `metrics`: by the names in finetune.report.definitions.
 
-    confusion: counts, rows true, columns predicted."""
+    confusion: counts, rows true, columns predicted; empty for multi-label images, which have `by_class` instead."""
 
     metrics: Mapping[str, float]
     confusion: tuple[tuple[int, ...], ...]
     count: int
+    by_class: tuple[ClassCounts, ...] = ()
 
 
 @dataclass(frozen=True)

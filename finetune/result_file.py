@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from finetune.errors import InputError
-from finetune.result import Check, EpochRecord, Evaluation, RunResult, SiteRecord
+from finetune.result import Check, ClassCounts, EpochRecord, Evaluation, RunResult, SiteRecord
 
 NAME = "result.json"
 
@@ -37,6 +37,8 @@ def read_result(folder: Path) -> RunResult:
                 plain["test"]["metrics"],
                 tuple(tuple(row) for row in plain["test"]["confusion"]),
                 plain["test"]["count"],
+                # results of earlier versions have one class an image
+                tuple(ClassCounts(**counts) for counts in plain["test"].get("by_class", ())),
             ),
         }
         return RunResult(**{**plain, **nested})

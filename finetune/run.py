@@ -25,6 +25,7 @@ from finetune.errors import InputError, ProofError
 from finetune.evaluate import evaluate
 from finetune.export import EXPORTED, export
 from finetune.masking import masked
+from finetune.multi_label import refuse_one_class_only
 from finetune.outlook import outlook
 from finetune.progress import Progress
 from finetune.provenance import describe_splits, provenance, requirements
@@ -171,10 +172,13 @@ def fine_tune(running: Running) -> RunResult:
 
 def build(recipe: Recipe, splits: Splits) -> tuple[BuiltBackbone, Trainee]:
     """The backbone with its head as one model, and its sites. Raises InputError where they do not fit the recipe."""
+    refuse_one_class_only(recipe, splits)
     built = recipe.backbone.build(splits.image_size)
     for stage in recipe.stages:
         kept_layers(built.model, stage.train)
-    model = assemble(built, recipe.head, splits.class_names, splits.image_size)
+    model = assemble(
+        built, recipe.head, splits.class_names, splits.image_size, multi_label=splits.multi_label
+    )
     one_image = np.zeros((1, splits.image_size, splits.image_size, 3), np.float32)
     return built, Trainee(model, built.model, find_sites(model, one_image))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from finetune.batchnorm.sites import BNSite
 from finetune.compiling import compile_stage, compile_with
 from finetune.feature_cache import ImageSource, NotCacheable, cached_head_stage
 from finetune.fitting import Feed, Log, Standing, Watched, fit_legs, legs_ahead
+from finetune.objective import Labels
 from finetune.optimizer import count_batches
 from finetune.orders import Orders
 from finetune.policies.base import Images, Policy
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
 class Material:
     """Batched data for the trainer. steps: training batches an epoch; classes: how many there are.
     images: what the batches are made from; None trains on these batches alone, whatever a stage says about their
-    size, and computes features anew. shares: their labels are shares of the classes."""
+    size, and computes features anew. labels: those of the training batches. guessing: the loss of guessing, in nats;
+    that of one class out of all where it is None."""
 
     training: Orders
     validation: tf.data.Dataset
@@ -42,7 +45,8 @@ class Material:
     class_weights: Mapping[int, float] | None
     calibration: Images
     images: ImageSource | None = None
-    shares: bool = False
+    labels: Labels = "numbers"
+    guessing: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,9 +96,9 @@ def fit_stage(
     first = (legs_ahead(ahead, resumed.standing if resumed else None) or ahead)[0]
     policy.prepare(trainee.sites, trained=trained, steps_per_epoch=first.steps)
     with fast_sites(trainee.model, trainee.sites):
-        shares = shares_of(stage, material)
+        labels = labels_of(stage, material)
         steps = steps_of(legs_of(stage, material))
-        compile_stage(trainee.model, stage, steps, shares=shares, backbone=trainee.backbone)
+        compile_stage(trainee.model, stage, steps, labels=labels, backbone=trainee.backbone)
         if resumed:
             resumed.put_back(trainee.model)
             material.training.skip_to(resumed.drawn)
@@ -102,7 +106,7 @@ def fit_stage(
 
         def turn(leg: Leg) -> None:
             policy.prepare(trainee.sites, trained=trained, steps_per_epoch=leg.steps)
-            compile_with(model, trainee.model.optimizer, shares=shares)
+            compile_with(model, trainee.model.optimizer, labels)
 
         stale = _left(trainee.sites, ahead) > MOST_LEFT
         watched = Watched(
@@ -147,7 +151,7 @@ def fit_frozen_epochs(
     last = "the last" if len(part) == 1 else f"the last {len(part)}"
     title = f"{title}, {last} with running statistics that stay"
     with fast_sites(trainee.model, trainee.sites):
-        compile_with(trainee.model, optimizer, shares=shares_of(stage, material))
+        compile_with(trainee.model, optimizer, labels_of(stage, material))
         model, feed = _without_backbone(trainee, stage, title, material, progress)
         watched = Watched(title, stage.epochs, progress, log, before, stage.early_stopping)
         # nothing follows, so nothing depends on the number of steps an epoch
@@ -197,19 +201,19 @@ def _without_backbone(
         progress.note(f"{title}: every epoch runs the backbone: {reason}")
         return trainee.model, feed_of(material, stage)
     # the model's own optimizer: what comes after the training asks the model for it
-    compile_with(cached.head, trainee.model.optimizer, shares=shares_of(stage, material))
+    compile_with(cached.head, trainee.model.optimizer, labels_of(stage, material))
     fed = replace(material, training=Orders(cached.training), validation=cached.validation)
     return cached.head, feed_of(fed, stage, cached.rebatched)
 
 
-def shares_of(stage: Stage, material: Material) -> bool:
-    """Whether the training labels are shares of the classes."""
-    return material.shares or stage.label_smoothing > 0
+def labels_of(stage: Stage, material: Material) -> Labels:
+    """What the training labels of a stage are; those of multi-label images are never smoothed."""
+    return "shares" if stage.label_smoothing > 0 else material.labels
 
 
 def _without_shares(model: keras.Model, stage: Stage, material: Material) -> None:
     """Who evaluates or saves the model finds it compiled as any other."""
-    if shares_of(stage, material):
+    if labels_of(stage, material) == "shares":
         compile_with(model, model.optimizer)
 
 
@@ -226,7 +230,12 @@ def feed_of(
         return Orders(batches(material.images.rebatched(leg.batch_size, leg.epochs.start)))
 
     return Feed(
-        training, material.validation, material.classes, material.class_weights, stage.label_smoothing
+        training,
+        material.validation,
+        material.classes,
+        material.class_weights,
+        stage.label_smoothing,
+        math.log(material.classes) if material.guessing is None else material.guessing,
     )
 
 

@@ -13,14 +13,16 @@ from finetune.backbones.base import BuiltBackbone
 from finetune.batch_sizes import legs
 from finetune.batchnorm.sites import restored_settings
 from finetune.batchnorm.timeline import Reading, Timeline, read
+from finetune.calibration_error import expected_calibration_error
 from finetune.checkpoint import Checkpoint, put_back, save, values_of, variables_of
 from finetune.datasets.base import Splits
-from finetune.datasets.batches import class_weights, evaluation_batches, images_only
+from finetune.datasets.batches import class_weights, evaluation_batches, images_only, labels_of
 from finetune.describe import finish_in_words, mean_shift, shifts_since, stage_in_words
 from finetune.errors import DivergedError
-from finetune.evaluate import expected_calibration_error, predicted
+from finetune.evaluate import predicted
 from finetune.feature_cache import ImageSource
 from finetune.fitting import Standing
+from finetune.flag_scores import entropy_of_guessing
 from finetune.orders import Orders
 from finetune.policies.base import Finish, Images
 from finetune.progress import Progress
@@ -235,7 +237,8 @@ def material_of(running: Running) -> Material:
         class_weights=class_weights(splits.train, classes) if balanced else None,
         calibration=calibration_of(running),
         images=images,
-        shares=recipe.data.mix is not None,
+        labels="flags" if splits.multi_label else "shares" if recipe.data.mix is not None else "numbers",
+        guessing=entropy_of_guessing(labels_of(splits.train)) if splits.multi_label else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
@@ -43,5 +44,6 @@ def evaluate(
         "metrics": dict(evaluation.metrics),
         "count": evaluation.count,
         "confusion": evaluation.confusion,
+        "by_class": [dataclasses.asdict(counts) for counts in evaluation.by_class],
     }
     typer.echo(json.dumps(plain, indent=2) if as_json else metrics_line(evaluation))

@@ -18,6 +18,15 @@ SHOWN = {
 }
 """What the terminal has of the metrics, which are all in the report and under --json."""
 
+SHOWN_OF_FLAGS = {
+    "accuracy": "accuracy",
+    "exact_match": "all classes right",
+    "macro_f1": "macro F1",
+    "average_precision": "average precision",
+    "cross_entropy": "cross-entropy",
+}
+"""The same of multi-label images."""
+
 
 def summary(result: RunResult) -> str:
     """What came out, what it rests on, where it lies and what to type next."""
@@ -41,9 +50,9 @@ def summary(result: RunResult) -> str:
 
 def metrics_line(evaluation: Evaluation) -> str:
     """`accuracy 0.774, balanced 0.771, ... on 1000 images`."""
-    shown = {
-        name: words for name, words in SHOWN.items() if name != "roc_auc" or len(evaluation.confusion) == 2
-    }
+    shown = SHOWN_OF_FLAGS if evaluation.by_class else SHOWN
+    if not evaluation.by_class and len(evaluation.confusion) != 2:
+        shown = {name: words for name, words in shown.items() if name != "roc_auc"}
     named = (f"{shown[name]} {value:.3f}" for name, value in evaluation.metrics.items() if name in shown)
     return f"{', '.join(named)} on {evaluation.count} images"
 

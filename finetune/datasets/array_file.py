@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,16 @@ Pair = tuple[ArrayLike, ArrayLike]
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """By split, or under "" where nothing says which: images uint8 (count, height, width, 1 or 3), labels int32."""
+    """By split, or under "" where nothing says which: images uint8 (count, height, width, 1 or 3), labels int32
+    (count,), or, where images show several classes or none, 0 and 1 (count, classes)."""
 
     images: Mapping[str, NDArray[np.uint8]]
     labels: Mapping[str, NDArray[np.int32]]
     class_names: tuple[str, ...]
+
+    @property
+    def multi_label(self) -> bool:
+        return next(iter(self.labels.values())).ndim == 2
 
 
 def save_arrays(
@@ -41,7 +46,8 @@ def save_arrays(
     """Write what `data: {source: arrays, path: ...}` reads, and return where.
 
     Each split is (images, labels): uint8 (count, height, width, 3), or without the last axis where they are grey, and
-    whole numbers from 0, (count,) or (count, 1). With `train` alone the recipe's fractions divide it.
+    whole numbers from 0, (count,) or (count, 1), or 0 and 1 (count, classes) where an image may show several. With
+    `train` alone the recipe's fractions divide it.
     Raises InputError with every problem, OutputError where the file cannot be written; nothing is left then.
     """
     given = {"train": train, "validation": validation, "test": test, "calibration": calibration}
@@ -89,7 +95,7 @@ def read_arrays(path: Path) -> ArrayFile:
     return ArrayFile(
         {name: _with_channels(images) for name, (images, _) in held.items()},
         {name: labels.astype(np.int32) for name, (_, labels) in held.items()},
-        names or tuple(map(str, range(1 + max(int(labels.max()) for _, labels in held.values())))),
+        names or tuple(map(str, range(_classes(labels for _, labels in held.values())))),
     )
 
 
@@ -104,20 +110,43 @@ def _problems(
             yield f"{image_key}: expected (count, height, width, 3) or (count, height, width), got {images.shape}"
         elif 0 in images.shape:
             yield f"{image_key}: holds no pixel, {images.shape}"
-        if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
-            yield f"{label_key}: expected whole numbers (count,), got {labels.dtype} {labels.shape}"
-            continue
-        if len(labels) != len(images):
+        if labels.ndim and len(labels) != len(images):
             yield f"{label_key}: {len(labels)} labels of {len(images)} images"
-        if len(labels) and labels.min() < 0:
-            yield f"{label_key}: expected numbers from 0, got {labels.min()}"
-        if names is not None and len(labels) and labels.max() >= len(names):
-            yield f"{label_key}: got {labels.max()}, and there are {len(names)} class names"
     if names is not None and len(set(names)) < len(names):
         yield "class_names: a name is there twice"
-    numbered = [each for _, each in held.values() if each.size and np.issubdtype(each.dtype, np.integer)]
+    by_key = {_key(name, "labels"): labels for name, (_, labels) in held.items()}
+    flagged = any(labels.ndim == 2 for labels in by_key.values())
+    yield from _flag_problems(by_key, names) if flagged else _number_problems(by_key, names)
+
+
+def _number_problems(labels: Mapping[str, NDArray[Any]], names: Sequence[str] | None) -> Iterator[str]:
+    numbered = []
+    for key, each in labels.items():
+        if not np.issubdtype(each.dtype, np.integer) or each.ndim != 1:
+            yield f"{key}: expected whole numbers (count,), got {each.dtype} {each.shape}"
+        elif len(each):
+            numbered.append(each)
+            if each.min() < 0:
+                yield f"{key}: expected numbers from 0, got {each.min()}"
+            if names is not None and each.max() >= len(names):
+                yield f"{key}: got {each.max()}, and there are {len(names)} class names"
     if numbered and max(int(each.max()) for each in numbered) < 1:
         yield "labels: one class only; at least two are needed"
+
+
+def _flag_problems(labels: Mapping[str, NDArray[Any]], names: Sequence[str] | None) -> Iterator[str]:
+    classes = max(each.shape[1] for each in labels.values() if each.ndim == 2)
+    for key, each in labels.items():
+        if each.ndim != 2 or each.shape[1] != classes or not np.isin(each, (0, 1)).all():
+            yield f"{key}: expected 0 and 1 (count, {classes}), as in the other splits, got {each.dtype} {each.shape}"
+    if names is not None and len(names) != classes:
+        yield f"class_names: {len(names)} names of {classes} columns of labels"
+    if all(each.ndim == 2 and (each.sum(axis=1) == 1).all() for each in labels.values()):
+        yield "labels: every image has exactly one class; give their numbers, labels.argmax(1)"
+
+
+def _classes(labels: Iterable[NDArray[Any]]) -> int:
+    return max(each.shape[1] if each.ndim == 2 else 1 + int(each.max()) for each in labels)
 
 
 def _flat(labels: NDArray[Any]) -> NDArray[Any]:

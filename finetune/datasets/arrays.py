@@ -45,6 +45,7 @@ class Arrays(Dataset):
             image_size=image_size,
             digest=digest_of(classes=held.class_names, content=content, image_size=image_size, shift=shift),
             shares_training=shares_training,
+            multi_label=held.multi_label,
         )
 
     def _places(self, held: Any, seed: int) -> dict[str, tuple[str, list[int]]]:
@@ -62,7 +63,11 @@ class Arrays(Dataset):
                 name: (name, np.random.default_rng(seed).permutation(len(labels)).tolist())
                 for name, labels in held.labels.items()
             }
-        listed = [Picture(Path(), str(place), int(label)) for place, label in enumerate(held.labels[""])]
+        labels = held.labels[""].tolist()
+        listed = [
+            Picture(Path(), str(place), tuple(label) if held.multi_label else label)
+            for place, label in enumerate(labels)
+        ]
         shares = (self.fractions or Fractions()).model_dump()
         divided = divide(listed, held.class_names, shares, seed)
         return {
@@ -91,7 +96,7 @@ def _raw(images: Any, labels: Any, places: list[int]) -> tf.data.Dataset:
 
     order = np.array(places, np.int64)
     listing = tf.data.Dataset.from_tensor_slices((order, [str(place) for place in places], labels[order]))
-    return listing.map(lambda place, name, label: (at(place), name, label), deterministic=True)
+    return listing.map(lambda place, name, label: (at(place), name, label))
 
 
 def _digest(held: Any, inside: str, places: list[int]) -> str:

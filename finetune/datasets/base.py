@@ -24,7 +24,8 @@ SPLIT_NAMES = ("train", "validation", "test", "calibration")
 class Split:
     """Some labelled images in a fixed order.
 
-    examples: a finite dataset of (image uint8 (size, size, 3) RGB, label int32 ()).
+    examples: a finite dataset of (image uint8 (size, size, 3) RGB, label int32 ()); of multi-label images the label is
+        (classes,) of 0 and 1.
     count: how many images it has.
     description: what a person would call it, e.g. "fashion_shift train[:1000], fog 3".
     """
@@ -43,6 +44,7 @@ class Splits:
     digest: a hash of what decides which images are in which split, and how they look.
     licence: None where it is not known.
     shares_training: the calibration set is the training images.
+    multi_label: an image shows any number of the classes.
     notes: what a person should hear about the data, e.g. which corrupt images were left out.
     """
 
@@ -56,6 +58,7 @@ class Splits:
     licence: str | None = None
     notes: tuple[str, ...] = ()
     shares_training: bool = False
+    multi_label: bool = False
 
 
 class Dataset(Component):

@@ -66,8 +66,15 @@ def class_weights(split: Split, classes: int) -> dict[int, float]:
     return {c: float(counts.sum() / (present * n)) if n else 0.0 for c, n in enumerate(counts.tolist())}
 
 
+def class_counts(labels: NDArray[np.integer], classes: int) -> NDArray[np.integer]:
+    """How many images show each class, (classes,); labels as `labels_of` gives them."""
+    import numpy as np
+
+    return labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=classes)
+
+
 def labels_of(split: Split) -> NDArray[np.int32]:
-    """(n,), in the split's order. Reads the split once."""
+    """(n,), of multi-label images (n, classes), in the split's order. Reads the split once."""
     import numpy as np
 
     labels = split.examples.map(lambda image, label: label).batch(1024)

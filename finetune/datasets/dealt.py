@@ -9,8 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from finetune.datasets.base import Split, Splits
-from finetune.datasets.batches import labels_of
+from finetune.datasets.batches import class_counts, labels_of
 from finetune.datasets.examples import digest_of, fits_in_memory
+from finetune.datasets.flag_split import deal_flags
 from finetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def in_folds(splits: Splits, folds: int, seed: int) -> Splits:
     labels = np.concatenate([labels_of(splits.train), labels_of(splits.validation)])
     _refuse_small_classes(labels, splits.class_names, folds, "data.folds", "training and validation images")
     held = seed % folds
-    validated = _dealt(labels, folds) == held
+    dealt = deal_flags(labels, (1 / folds,) * folds, seed=0) if splits.multi_label else _dealt(labels, folds)
+    validated = dealt == held
     words = f"fold {held + 1} of {folds}"
     train = _kept(replace(splits.train, examples=pooled), ~validated, f"all but {words}")
     validation = _kept(replace(splits.validation, examples=pooled), validated, words)
@@ -45,8 +47,13 @@ def few(splits: Splits, count: int, seed: int) -> Splits:
     """`count` training images of each class, other ones under another seed. The calibration set stays whole: what is
     scarce are labels, and it has none.
 
-    Raises DataError where a class has fewer.
+    Raises DataError where a class has fewer, and where images show several classes.
     """
+    if splits.multi_label:
+        raise DataError(
+            "data.examples_per_class: the data are multi-label, and an image of several classes counts for each; "
+            "leave it out, and make the splits smaller"
+        )
     labels = labels_of(splits.train)
     _refuse_small_classes(labels, splits.class_names, count, "data.examples_per_class", "training images")
     chosen = np.zeros(len(labels), bool)
@@ -83,7 +90,7 @@ def _kept(split: Split, chosen: NDArray[np.bool_], words: str) -> Split:
 def _refuse_small_classes(
     labels: NDArray[np.integer], class_names: tuple[str, ...], wanted: int, key: str, of_what: str
 ) -> None:
-    counts = np.bincount(labels, minlength=len(class_names))
+    counts = class_counts(labels, len(class_names))
     small = [f"{name} {count}" for name, count in zip(class_names, counts, strict=True) if count < wanted]
     if small:
         more = f" and {len(small) - 5} more" if len(small) > 5 else ""

@@ -47,7 +47,7 @@ def without_corrupt(
     kept = {name: [p for p in pictures if digests[p.id]] for name, pictures in splits.items()}
     problems = []
     for name, pictures in splits.items():
-        lost = {p.label for p in pictures} - {p.label for p in kept[name]}
+        lost = _shown(pictures) - _shown(kept[name])
         problems += [
             f"data.path: all {name} images of class {class_names[label]} are corrupt"
             for label in sorted(lost)
@@ -55,6 +55,10 @@ def without_corrupt(
     if problems:
         raise DataError(problems)
     return kept
+
+
+def _shown(pictures: Sequence[Picture]) -> set[int]:
+    return {number for picture in pictures for number in picture.classes}
 
 
 def corrupt_ids(digests: Mapping[str, str | None]) -> list[str]:

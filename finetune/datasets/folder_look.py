@@ -55,7 +55,7 @@ def look_at_folder(path: Path) -> FolderLook:
     trained = len(scanned["train"].pictures) if divided else round(0.8 * len(pictures))
     return FolderLook(
         path=path,
-        counts={name: sum(names[p.label] == name for p in pictures) for name in names},
+        counts={name: sum(number in p.classes for p in pictures) for number, name in enumerate(names)},
         trained=trained,
         divided=divided,
         side=round(median(sides)),

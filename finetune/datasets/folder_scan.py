@@ -16,11 +16,19 @@ SPLIT_HINTS = {*SPLIT_NAMES, "val", "valid"} - {"train"}
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture file. `id` is its path below the data set's folder; `label` is the index of its class."""
+    """A picture file. `id` is its path below the data set's folder; `label` is the index of its class, or, where it may
+    show several, 0 or 1 for each class."""
 
     path: Path
     id: str
-    label: int
+    label: int | tuple[int, ...]
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The indices of all that it shows."""
+        if isinstance(self.label, int):
+            return (self.label,)
+        return tuple(number for number, shown in enumerate(self.label) if shown)
 
 
 @dataclass(frozen=True)

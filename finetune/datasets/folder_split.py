@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from finetune.datasets.flag_split import deal_flags
 from finetune.datasets.folder_scan import Picture
 from finetune.errors import DataError
 
@@ -19,6 +20,8 @@ def divide(
 
     Raises DataError naming every class that is too small for that.
     """
+    if pictures and isinstance(pictures[0].label, tuple):
+        return _divide_flagged(pictures, class_names, fractions, seed)
     parts: dict[str, Pictures] = {"train": [], **{name: [] for name, share in fractions.items() if share > 0}}
     problems = []
     for label, class_name in enumerate(class_names):
@@ -35,6 +38,26 @@ def divide(
     if problems:
         raise DataError(problems)
     return parts
+
+
+def _divide_flagged(
+    pictures: Sequence[Picture], class_names: Sequence[str], fractions: Mapping[str, float], seed: int
+) -> dict[str, Pictures]:
+    shares = {name: share for name, share in fractions.items() if share > 0}
+    names = ("train", *shares)
+    flags = np.array([picture.label for picture in pictures])
+    problems = [
+        f"data.fractions: class {class_name} has {count} images, too few for {', '.join(names)}"
+        for class_name, count in zip(class_names, flags.sum(axis=0), strict=True)
+        if count < len(names)
+    ]
+    if problems:
+        raise DataError(problems)
+    part = deal_flags(flags, (1 - sum(shares.values()), *shares.values()), seed)
+    return {
+        name: [each for each, into in zip(pictures, part, strict=True) if into == p]
+        for p, name in enumerate(names)
+    }
 
 
 def in_random_order(pictures: Sequence[Picture], *seeds: int) -> Pictures:

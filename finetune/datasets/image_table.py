@@ -34,6 +34,12 @@ class ImageTable(PictureFiles):
     )
     path_column: str = "path"
     label_column: str = "label"
+    label_separator: str | None = Field(
+        None,
+        min_length=1,
+        description="between the classes in a cell, such as ; in cat;dog: an image shows any number of classes (none"
+        " where the cell is empty), each with a probability of its own",
+    )
     split_column: str | None = Field(
         None, description="train, validation, test or calibration; left out, `fractions` divide"
     )
@@ -51,11 +57,10 @@ class ImageTable(PictureFiles):
             problems += [*self._of_rows(table, rows)]
         if problems:
             raise DataError(problems)
-        names = class_names(row[self.label_column] for row in rows)
-        label = {name: number for number, name in enumerate(names)}
+        names = class_names(name for row in rows for name in self._classes(row))
         place = self._place(table)
         pictures = [
-            Picture(place / row[self.path_column], row[self.path_column], label[row[self.label_column]])
+            Picture(place / row[self.path_column], row[self.path_column], self._label(row, names))
             for row in rows
         ]
         if self.split_column is None:
@@ -65,6 +70,18 @@ class ImageTable(PictureFiles):
         for row, picture in zip(rows, pictures, strict=True):
             found.setdefault(row[self.split_column], []).append(picture)
         return names, found, []
+
+    def _classes(self, row: Row) -> list[str]:
+        cell = row[self.label_column]
+        if self.label_separator is None:
+            return [cell]
+        return [name.strip() for name in cell.split(self.label_separator) if name.strip()]
+
+    def _label(self, row: Row, names: Sequence[str]) -> int | tuple[int, ...]:
+        found = self._classes(row)
+        if self.label_separator is None:
+            return names.index(found[0])
+        return tuple(int(name in found) for name in names)
 
     def _place(self, table: Path) -> Path:
         return table.parent if self.root is None else Path(self.root).expanduser()
@@ -89,13 +106,15 @@ class ImageTable(PictureFiles):
         )
         twice = [path for path, count in Counter(paths).items() if path and count > 1]
         yield from _listed(f"data.path: {table} lists files twice", twice)
-        for column in (self.path_column, self.label_column):
+        needed = (self.path_column,) if self.label_separator else (self.path_column, self.label_column)
+        for column in needed:
             # the first row is under the heading
             empty = [f"row {number}" for number, row in enumerate(rows, 2) if not row[column]]
             yield from _listed(f"data.path: {table} has rows without {column}", empty)
-        labels = class_names(row[self.label_column] for row in rows)
+        labels = class_names(name for row in rows for name in self._classes(row))
         if len(labels) < 2:
-            yield f"data.path: {table} has one class only, {labels[0]}; at least two are needed"
+            found = f"one class only, {labels[0]}" if labels else "no class"
+            yield f"data.path: {table} has {found}; at least two are needed"
         if self.split_column is not None:
             yield from self._of_splits(table, [row[self.split_column] for row in rows])
 

@@ -73,6 +73,7 @@ class PictureFiles(Dataset):
             digest=digest_of(classes=class_names, content=content, image_size=image_size, shift=shift),
             notes=(*notes, *skipped(digests), *copies(kept, digests)),
             shares_training=shares_training,
+            multi_label=isinstance(ordered["train"][0].label, tuple),
         )
 
     def _open(self, name: str, pictures: Sequence[Picture], image_size: int) -> Split:

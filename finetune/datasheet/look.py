@@ -50,6 +50,7 @@ class DataLook:
     weighted: bool
     licence: str | None
     notes: tuple[str, ...]
+    multi_label: bool = False
 
     @property
     def concerns(self) -> tuple[str, ...]:
@@ -58,7 +59,7 @@ class DataLook:
             *_contradictions(self.repeated),
             *_leaks(self.repeated),
             *_missing(self.class_names, self.readings),
-            *_uneven(self.class_names, self.readings[0], self.weighted),
+            *_uneven(self.class_names, self.readings[0], self.weighted, self.multi_label),
             *_too_few(self.class_names, self.readings[0]),
             *_imprecise(self.readings[1:3]),
             *_unprepared(self.reaches),
@@ -90,13 +91,17 @@ def _missing(names: Sequence[str], readings: Sequence[Reading]) -> Iterator[str]
             yield f"{reading.name} has no image of {_listed(absent)}: nothing is learnt or known about it there"
 
 
-def _uneven(names: Sequence[str], train: Reading, weighted: bool) -> Iterator[str]:
+def _uneven(names: Sequence[str], train: Reading, weighted: bool, multi_label: bool) -> Iterator[str]:
     counts = [count for count in train.counts if count]
     if counts and max(counts) >= UNEVEN * min(counts) and not weighted:
         most, least = (names[train.counts.index(end(counts))] for end in (max, min))
         yield (
             f"train has {max(counts) / min(counts):.1f} times as many images of {most} as of {least}: "
-            "set data.class_weights: balanced, and compare by balanced accuracy"
+            + (
+                "compare by average precision or macro F1"
+                if multi_label
+                else "set data.class_weights: balanced, and compare by balanced accuracy"
+            )
         )
 
 

@@ -19,7 +19,8 @@ SIDE = 128
 
 @dataclass(frozen=True)
 class Pair:
-    """before, after: PNG as data URIs. label: the class, or the shares of the classes in a mixed image."""
+    """before, after: PNG as data URIs. label: the class, the shares of the classes in a mixed image, or all
+    classes that a multi-label image shows."""
 
     before: str
     after: str
@@ -54,5 +55,7 @@ def _uri(pixels: np.ndarray) -> str:
 def _words(label: np.ndarray, names: Sequence[str]) -> str:
     if np.ndim(label) == 0:
         return names[int(label)]
+    if np.issubdtype(label.dtype, np.integer):
+        return ", ".join(names[i] for i, shown in enumerate(label) if shown) or "none of the classes"
     shares = sorted(((share, names[i]) for i, share in enumerate(label) if share > 0.005), reverse=True)
     return " + ".join(f"{100 * share:.0f} % {name}" for share, name in shares)

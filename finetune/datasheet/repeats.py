@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finetune.datasheet.reading import Reading
+from finetune.datasheet.reading import Label, Reading
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def repeats(readings: Sequence[Reading]) -> tuple[Repeats, ...]:
 
 
 def _within(reading: Reading) -> Repeats:
-    first: dict[bytes, int] = {}
+    first: dict[bytes, Label] = {}
     images = contradicted = 0
     for mark, label in zip(reading.marks, reading.labels, strict=True):
         if mark in first:
@@ -47,7 +47,7 @@ def _within(reading: Reading) -> Repeats:
 
 
 def _between(one: Reading, other: Reading) -> Repeats:
-    known: dict[bytes, set[int]] = defaultdict(set)
+    known: dict[bytes, set[Label]] = defaultdict(set)
     for mark, label in zip(one.marks, one.labels, strict=True):
         known[mark].add(label)
     shared = [

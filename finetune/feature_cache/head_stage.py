@@ -81,7 +81,7 @@ def cached_head_stage(
     space, progress, views = space or Space(), progress or Progress(), _views(source.dataset, views)
     cut = cut_in_two(model, backbone)
     training, validation = source.training(views), source.validation()
-    needed = row_of(cut.features).itemsize * (training.count * views + validation.count)
+    needed = row_of(cut.features, training.label_shape).itemsize * (training.count * views + validation.count)
     in_memory = keep == "memory" or (keep == "auto" and needed <= space.memory)
     total = training.count * views + validation.count
     progress.phase(
@@ -114,7 +114,7 @@ def _views(dataset: Dataset, asked: int | None) -> int:
 
 
 def _in_memory(run: BackboneRun, images: Images) -> Rows:
-    rows = np.empty(images.count * images.passes, row_of(run.features))
+    rows = np.empty(images.count * images.passes, row_of(run.features, images.label_shape))
     done = 0
     for batch in run.rows(images):
         rows[done : done + len(batch)] = batch
@@ -127,7 +127,8 @@ def _on_disk(run: BackboneRun, images: Images, space: Space) -> Rows:
     try:
         rows = load(space.folder, key)
         if rows is None:
-            save(space, key, images.count * images.passes, row_of(run.features), run.rows(images))
+            row = row_of(run.features, images.label_shape)
+            save(space, key, images.count * images.passes, row, run.rows(images))
             rows = load(space.folder, key)
     except OSError as error:
         raise NotCacheable(f"{space.folder}: {error.strerror or error}") from error
@@ -142,7 +143,7 @@ def _looked_up(rows: Rows, order: tf.data.Dataset) -> tf.data.Dataset:
 
     def batch(places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         features, labels = tf.numpy_function(look_up, [places], (tf.float32, tf.int32), stateful=False)
-        shape = [places.shape[0], *rows["features"].shape[1:]]
-        return tf.ensure_shape(features, shape), tf.ensure_shape(labels, shape[:1])
+        shapes = ([places.shape[0], *rows[field].shape[1:]] for field in ("features", "label"))
+        return tf.ensure_shape(features, next(shapes)), tf.ensure_shape(labels, next(shapes))
 
     return order.map(batch).prefetch(tf.data.AUTOTUNE)

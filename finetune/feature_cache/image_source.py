@@ -26,6 +26,11 @@ class Images:
     passes: int
     described: Mapping[str, Any]
 
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """Of one image: (), or (classes,) of multi-label images."""
+        return tuple(self.batches.element_spec[1].shape[1:])
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSource:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -14,16 +14,17 @@ from finetune.errors import DataError
 from finetune.feature_cache.cut import refuse_other_features_in_training
 
 Rows = NDArray[np.void]
-"""Records of "features", float32 (...), and "label", int32.
+"""Records of "features", float32 (...), and "label", int32 (), or (classes,) of multi-label images.
 
 float32 also where the network computes in half precision: it holds every value of those, and the head casts it
 back to what it was.
 """
 
 
-def row_of(features: keras.Model) -> np.dtype[np.void]:
-    """What one image takes."""
-    return np.dtype([("features", np.float32, tuple(features.output.shape[1:])), ("label", np.int32)])
+def row_of(features: keras.Model, label: Sequence[int] = ()) -> np.dtype[np.void]:
+    """What one image takes. label: the shape of a label."""
+    shape = tuple(features.output.shape[1:])
+    return np.dtype([("features", np.float32, shape), ("label", np.int32, tuple(label))])
 
 
 def compute_rows(
@@ -31,10 +32,11 @@ def compute_rows(
 ) -> Iterator[Rows]:
     """Batches of rows in the order of the images, in inference mode.
 
-    batches: (images (batch, size, size, 3), labels (batch,)), read `passes` times. Raises DataError where a
+    batches: (images (batch, size, size, 3), labels (batch, ...)), read `passes` times. Raises DataError where a
     pass gives another number of images than `count`, NotCacheable where training mode gives other features.
     """
-    row, forward = row_of(features), _compiled(features)
+    row = row_of(features, batches.element_spec[1].shape[1:])
+    forward = _compiled(features)
     for one in range(passes):
         seen = 0
         for images, labels in batches:

@@ -17,9 +17,17 @@ class Head(Component):
     temperature: Literal["unchanged", "fit"]
 
     @abstractmethod
-    def attach(self, features: Any, class_names: tuple[str, ...], classifier: Classifier | None) -> Any:
+    def attach(
+        self,
+        features: Any,
+        class_names: tuple[str, ...],
+        classifier: Classifier | None,
+        *,
+        multi_label: bool = False,
+    ) -> Any:
         """From a symbolic feature tensor, (batch, h, w, channels) or (batch, channels), to float32
         probabilities (batch, classes). `classifier` is the pretrained one, for heads that keep it.
+        multi_label: the classes do not exclude each other, each has a probability of its own.
 
         Raises WeightsError where a pretrained classifier is asked for and does not fit the classes.
         """

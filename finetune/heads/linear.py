@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Linear(Head):
-    """Average pooling where there are positions, dropout, hidden layers if any, softmax."""
+    """Average pooling where there are positions, dropout, hidden layers if any, softmax; sigmoid for multi-label."""
 
     kind: Literal["linear"] = "linear"
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the features dropped while training")
@@ -42,7 +42,14 @@ class Linear(Head):
             )
         return self
 
-    def attach(self, features: Any, class_names: tuple[str, ...], classifier: Classifier | None) -> Any:
+    def attach(
+        self,
+        features: Any,
+        class_names: tuple[str, ...],
+        classifier: Classifier | None,
+        *,
+        multi_label: bool = False,
+    ) -> Any:
         import keras
 
         if self.weights == "pretrained":
@@ -52,8 +59,9 @@ class Linear(Head):
             x = keras.layers.Dropout(self.dropout, name="dropout")(x)
         for index, width in enumerate(self.hidden, start=1):
             x = keras.layers.Dense(width, activation="relu", name=f"hidden_{index}")(x)
+        activation = "sigmoid" if multi_label else "softmax"
         # float32: a softmax in half precision rounds small probabilities to 0, and the loss to infinity
-        last = keras.layers.Dense(len(class_names), activation="softmax", dtype="float32", name="classes")
+        last = keras.layers.Dense(len(class_names), activation=activation, dtype="float32", name="classes")
         probabilities = last(x)
         if self.weights == "pretrained" and classifier is not None:
             last.set_weights([classifier.kernel, classifier.bias])

@@ -14,7 +14,9 @@ SUMS_TO_ONE = 1e-2
 def as_probabilities(outputs: NDArray) -> Float64 | None:
     """Outputs (n, classes), or (n,) and (n, 1) for two classes -> (n, classes or 2); None for anything else.
 
-    Outputs that are no probabilities are taken for logits. None too where one is not finite: there is no class then.
+    Outputs that are no probabilities are taken for logits. None too where one is not finite: there is no class then;
+    and where all lie in [0, 1] and those of an image do not add up to 1: then every class has a probability of its own
+    (a multi-label model), and an image has no one class.
     """
     values = np.asarray(outputs, np.float64)
     if values.ndim == 1:
@@ -25,8 +27,8 @@ def as_probabilities(outputs: NDArray) -> Float64 | None:
     if values.shape[1] == 1:
         second = values if within else 1.0 / (1.0 + np.exp(-np.clip(values, -700, 700)))
         return np.hstack([1.0 - second, second])
-    if within and np.abs(values.sum(axis=1) - 1.0).max() <= SUMS_TO_ONE:
-        return values
+    if within:
+        return values if np.abs(values.sum(axis=1) - 1.0).max() <= SUMS_TO_ONE else None
     powers = np.exp(values - values.max(axis=1, keepdims=True))
     probabilities: Float64 = powers / powers.sum(axis=1, keepdims=True)
     return probabilities

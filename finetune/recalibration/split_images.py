@@ -46,6 +46,10 @@ def from_recipe(recipe: Path, image_size: int, samples: int, *, labelled: bool) 
 
     loaded = load_recipe(recipe)
     splits = loaded.data.load(image_size, loaded.seed)
+    if labelled and splits.multi_label:
+        raise InputError(
+            f"{recipe}: its data are multi-label, and the gate takes labels of one class an image; leave out --labelled"
+        )
     split = splits.test if labelled else splits.calibration
     return SplitImages(split, samples, splits.class_names, labelled=labelled)
 

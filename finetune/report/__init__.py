@@ -14,7 +14,7 @@ from finetune.masking import masked
 from finetune.report import figures
 from finetune.report.card import write_card
 from finetune.report.confusion import confusion_matrix, most_confused
-from finetune.report.definitions import METRICS, SHIFT
+from finetune.report.definitions import METRICS, MULTI_LABEL_METRICS, SHIFT
 from finetune.report.formatting import number, share
 from finetune.result import RunResult
 
@@ -47,15 +47,26 @@ def render(result: RunResult) -> str:
     environment.filters.update(share=share, number=number)
     return environment.get_template("template.html.jinja").render(
         result=result,
-        metrics=METRICS,
+        metrics=MULTI_LABEL_METRICS if result.test.by_class else METRICS,
         shift=SHIFT,
         curves=figures.learning_curves(result.epochs),
         depth=figures.svg(figures.shift_by_depth(result.sites)) if _moved(result) else None,
-        confusion=figures.svg(confusion_matrix(result.test.confusion, result.class_names)),
-        confused=most_confused(result.test.confusion, result.class_names),
+        **_of_classes(result),
         recipe=masked(yaml.safe_dump(_plain(result.recipe), sort_keys=False, allow_unicode=True)),
         provenance=masked(json.dumps(_plain(result.provenance), indent=2, ensure_ascii=False)),
     )
+
+
+def _of_classes(result: RunResult) -> dict[str, Any]:
+    """Which classes are taken for which; of multi-label images, how well each is found."""
+    if result.test.by_class:
+        by_class = zip(result.class_names, result.test.by_class, strict=True)
+        return {"by_class": list(by_class), "confusion": None, "confused": []}
+    return {
+        "by_class": [],
+        "confusion": figures.svg(confusion_matrix(result.test.confusion, result.class_names)),
+        "confused": most_confused(result.test.confusion, result.class_names),
+    }
 
 
 def _moved(result: RunResult) -> bool:

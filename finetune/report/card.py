@@ -10,7 +10,7 @@ from statistics import fmean
 import jinja2
 import numpy as np
 
-from finetune.report.definitions import METRICS
+from finetune.report.definitions import METRICS, MULTI_LABEL_METRICS
 from finetune.report.formatting import number, share
 from finetune.result import RunResult
 
@@ -20,7 +20,8 @@ WEAKEST = 5
 
 @dataclass(frozen=True)
 class WeakClass:
-    """recall: share of its `images` test images that were found. taken_for: the class that most of the others got."""
+    """recall: share of its `images` test images that were found. taken_for: the class that most of the others got; of
+    multi-label images, none."""
 
     name: str
     recall: float
@@ -53,7 +54,7 @@ def card(result: RunResult) -> str:
     )
     return environment.get_template("model_card.md.jinja").render(
         result=result,
-        metrics=METRICS,
+        metrics=MULTI_LABEL_METRICS if result.test.by_class else METRICS,
         weakest=weakest(result),
         absent=[name for name, images in zip(result.class_names, _images(result), strict=True) if not images],
         moved=fmean(site.shift_mean for site in result.sites) if result.sites else 0.0,
@@ -66,6 +67,13 @@ def card(result: RunResult) -> str:
 
 def weakest(result: RunResult) -> list[WeakClass]:
     """The classes with the lowest recall, lowest first; none where every image was found."""
+    if result.test.by_class:
+        missed = [
+            WeakClass(name, counts.recall, counts.images, "")
+            for name, counts in zip(result.class_names, result.test.by_class, strict=True)
+            if counts.missed
+        ]
+        return sorted(missed, key=lambda row: row.recall)[:WEAKEST]
     confusion = np.asarray(result.test.confusion)
     rows = []
     for true, row in enumerate(confusion):
@@ -81,6 +89,8 @@ def weakest(result: RunResult) -> list[WeakClass]:
 
 
 def _images(result: RunResult) -> list[int]:
+    if result.test.by_class:
+        return [counts.images for counts in result.test.by_class]
     return [sum(row) for row in result.test.confusion]
 
 

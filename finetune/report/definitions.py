@@ -19,6 +19,26 @@ METRICS = {
     ),
 }
 
+MULTI_LABEL_METRICS = {
+    "accuracy": "Share of the answers that are right: one for each class and image, yes above one half.",
+    "exact_match": "Share of the test images of which all answers are right.",
+    "balanced_accuracy": "Mean over the classes of the mean of two shares: found where shown, not claimed where not.",
+    "cross_entropy": (
+        "Mean of -ln p over images and classes, in nats, with p the probability given to what is so; 0 is perfect."
+    ),
+    "expected_calibration_error": (
+        "Mean gap between confidence and accuracy of the answers over 15 bins of confidence, weighted by their number."
+    ),
+    "macro_f1": METRICS["macro_f1"],
+    "micro_f1": "Harmonic mean of precision and recall over all answers together; common classes count more.",
+    "roc_auc": (
+        "Of an image that shows a class and one that does not, how often the first has the higher probability of it; "
+        "mean over the classes, 0.5 is guessing."
+    ),
+    "average_precision": METRICS["average_precision"],
+}
+"""Where an image shows any number of classes."""
+
 SHIFT = {
     "mean": "Distance between the two running means, in standard deviations of the pretrained statistics.",
     "log_std": "|ln| of the ratio of the two standard deviations; 0.69 is a factor of two either way.",

@@ -60,6 +60,9 @@ def _log_shift(tracking: Tracker, result: RunResult) -> None:
 
 def _log_confusion(tracking: Tracker, result: RunResult) -> None:
     names = result.class_names
+    if result.test.by_class:
+        by_class = zip(names, result.test.by_class, strict=True)
+        tracking.log_table([{"class": name, **asdict(counts)} for name, counts in by_class], "classes.json")
     rows = [
         {"true": names[true], "predicted": names[predicted], "images": images}
         for true, row in enumerate(result.test.confusion)
