@@ -265,7 +265,7 @@ def test_a_network_that_falls_back_to_guessing_has_diverged_and_keeps_what_it_be
 
 @pytest.mark.parametrize(("before", "after"), [(2.2, 2.3), (0.5, 1.9), (0.5, 0.6), (2.3, 0.1)])
 def test_neither_knowing_nothing_yet_nor_getting_worse_is_a_collapse(before, after):
-    refuse_collapse("stage 2 of 2", before, after, classes=10)
+    refuse_collapse("stage 2 of 2", before, after, guessing=np.log(10))
 
 
 def test_metrics_of_every_epoch_are_logged_under_their_names():

@@ -102,6 +102,7 @@ def read_arrays(path: Path) -> ArrayFile:
 def _problems(
     held: Mapping[str, tuple[NDArray[Any], NDArray[Any]]], names: Sequence[str] | None
 ) -> Iterator[str]:
+    widths = [labels.shape[1] for _, labels in held.values() if labels.ndim == 2]
     for name, (images, labels) in held.items():
         image_key, label_key = _key(name, "images"), _key(name, "labels")
         if images.dtype != np.uint8:
@@ -112,36 +113,42 @@ def _problems(
             yield f"{image_key}: holds no pixel, {images.shape}"
         if labels.ndim and len(labels) != len(images):
             yield f"{label_key}: {len(labels)} labels of {len(images)} images"
+        said = _flag_problem(labels, max(widths)) if widths else _number_problem(labels, names)
+        if said:
+            yield f"{label_key}: {said}"
     if names is not None and len(set(names)) < len(names):
         yield "class_names: a name is there twice"
-    by_key = {_key(name, "labels"): labels for name, (_, labels) in held.items()}
-    flagged = any(labels.ndim == 2 for labels in by_key.values())
-    yield from _flag_problems(by_key, names) if flagged else _number_problems(by_key, names)
+    together = [labels for _, labels in held.values()]
+    yield from _flags_together(together, names) if widths else _numbers_together(together)
 
 
-def _number_problems(labels: Mapping[str, NDArray[Any]], names: Sequence[str] | None) -> Iterator[str]:
-    numbered = []
-    for key, each in labels.items():
-        if not np.issubdtype(each.dtype, np.integer) or each.ndim != 1:
-            yield f"{key}: expected whole numbers (count,), got {each.dtype} {each.shape}"
-        elif len(each):
-            numbered.append(each)
-            if each.min() < 0:
-                yield f"{key}: expected numbers from 0, got {each.min()}"
-            if names is not None and each.max() >= len(names):
-                yield f"{key}: got {each.max()}, and there are {len(names)} class names"
-    if numbered and max(int(each.max()) for each in numbered) < 1:
+def _number_problem(labels: NDArray[Any], names: Sequence[str] | None) -> str:
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+        return f"expected whole numbers (count,), got {labels.dtype} {labels.shape}"
+    if len(labels) and labels.min() < 0:
+        return f"expected numbers from 0, got {labels.min()}"
+    if names is not None and len(labels) and labels.max() >= len(names):
+        return f"got {labels.max()}, and there are {len(names)} class names"
+    return ""
+
+
+def _flag_problem(labels: NDArray[Any], classes: int) -> str:
+    if labels.ndim == 2 and labels.shape[1] == classes and np.isin(labels, (0, 1)).all():
+        return ""
+    return f"expected 0 and 1 (count, {classes}), got {labels.dtype} {labels.shape}"
+
+
+def _numbers_together(each: Sequence[NDArray[Any]]) -> Iterator[str]:
+    numbered = [labels for labels in each if labels.size and np.issubdtype(labels.dtype, np.integer)]
+    if numbered and max(int(labels.max()) for labels in numbered) < 1:
         yield "labels: one class only; at least two are needed"
 
 
-def _flag_problems(labels: Mapping[str, NDArray[Any]], names: Sequence[str] | None) -> Iterator[str]:
-    classes = max(each.shape[1] for each in labels.values() if each.ndim == 2)
-    for key, each in labels.items():
-        if each.ndim != 2 or each.shape[1] != classes or not np.isin(each, (0, 1)).all():
-            yield f"{key}: expected 0 and 1 (count, {classes}), as in the other splits, got {each.dtype} {each.shape}"
+def _flags_together(each: Sequence[NDArray[Any]], names: Sequence[str] | None) -> Iterator[str]:
+    classes = max(labels.shape[1] for labels in each if labels.ndim == 2)
     if names is not None and len(names) != classes:
         yield f"class_names: {len(names)} names of {classes} columns of labels"
-    if all(each.ndim == 2 and (each.sum(axis=1) == 1).all() for each in labels.values()):
+    if all(labels.ndim == 2 and (labels.sum(axis=1) == 1).all() for labels in each):
         yield "labels: every image has exactly one class; give their numbers, labels.argmax(1)"
 
 

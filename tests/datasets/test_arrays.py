@@ -132,3 +132,54 @@ def test_a_file_that_unpacks_to_more_than_fits_is_not_unpacked(tmp_path, monkeyp
         archive.writestr("images.npy", b"\0" * 10**6)
     monkeypatch.setattr(file_of, "LARGEST", 10**5)
     assert "keep so many images as files" in refusal(tmp_path / "bomb.npz")
+
+
+def flags(count=COUNT):
+    """Multiples of 2, of 3 and of 5 among the numbers of the images."""
+    return np.stack([np.arange(count) % divisor == 0 for divisor in (2, 3, 5)], axis=1)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int64, np.float32])
+def test_labels_may_be_flags_of_several_classes(tmp_path, dtype):
+    place = save_arrays(tmp_path / "all.npz", (pictures(), flags().astype(dtype)))
+    loaded = Arrays(path=str(place)).load(8, 0)
+    assert loaded.multi_label
+    assert loaded.class_names == ("0", "1", "2")
+    for split in (loaded.train, loaded.validation, loaded.test):
+        for image, label in split.examples:
+            assert label.dtype == "int32"
+            assert label.numpy().tolist() == flags()[int(image[0, 0, 0])].tolist()
+    assert loaded.train.count + loaded.validation.count + loaded.test.count == COUNT
+
+
+def test_folds_share_every_class_of_flagged_images(tmp_path):
+    place = save_arrays(tmp_path / "all.npz", (pictures(), flags()))
+    seen = []
+    for seed in range(3):
+        loaded = Arrays(path=str(place), folds=3).load(8, seed)
+        part = [(int(image[0, 0, 0]), label.numpy()) for image, label in loaded.validation.examples]
+        assert sum(label for _, label in part).min() >= 1
+        seen += [number for number, _ in part]
+    test = [int(image[0, 0, 0]) for image, _ in loaded.test.examples]
+    assert sorted(seen + test) == list(range(COUNT))
+
+
+def test_flags_that_do_not_fit_are_said(tmp_path):
+    with pytest.raises(InputError) as caught:
+        save_arrays(
+            tmp_path / "all.npz",
+            (pictures(), flags()),
+            (pictures(6), flags(6)[:, :2]),
+            (pictures(6), flags(6) * 2),
+            (pictures(6), labels(6)),
+            class_names=("a", "b"),
+        )
+    assert str(caught.value).splitlines() == [
+        "save_arrays: validation_labels: expected 0 and 1 (count, 3), got bool (6, 2)",
+        "save_arrays: test_labels: expected 0 and 1 (count, 3), got int64 (6, 3)",
+        "save_arrays: calibration_labels: expected 0 and 1 (count, 3), got int64 (6,)",
+        "save_arrays: class_names: 2 names of 3 columns of labels",
+    ]
+    with pytest.raises(InputError, match=r"labels: every image has exactly one class; .*labels\.argmax\(1\)"):
+        save_arrays(tmp_path / "all.npz", (pictures(), np.eye(3, dtype=int)[labels()]))
+    assert not list(tmp_path.iterdir())

@@ -145,3 +145,40 @@ def test_a_table_that_is_not_there_is_one_line(tmp_path):
 def test_one_class_is_too_few(place):
     table = write(place, ["path,label", "photos/cat/0.png,cat", "photos/cat/1.png,cat"])
     assert problems(table) == [f"data.path: {table} has one class only, cat; at least two are needed"]
+
+
+def test_a_cell_may_have_several_classes_or_none(place):
+    some = rows(place)
+    cells = ["cat", "dog;cat", "", " dog ; bird"]
+    lines = [f"{path},{cells[number % 4]}" for number, (path, _) in enumerate(some)]
+    splits = load(write(place, ["path,label", *lines]), label_separator=";")
+    assert splits.multi_label
+    assert splits.class_names == ("bird", "cat", "dog")
+    found = sorted(
+        tuple(label.numpy().tolist()) for name in SPLITS[:3] for _, label in getattr(splits, name).examples
+    )
+    expected = [(0, 1, 0), (0, 1, 1), (0, 0, 0), (1, 0, 1)]
+    assert found == sorted(expected[number % 4] for number in range(len(some)))
+    # every class is in every split, although a bird is on every fourth picture only
+    assert all(
+        sum(label.numpy() for _, label in getattr(splits, name).examples).min() > 0 for name in SPLITS[:3]
+    )
+
+
+def test_without_a_separator_a_cell_is_one_class_and_needs_one(place):
+    some = [path for path, _ in rows(place)]
+    lines = [f"{path},{'a;b' if number else ''}" for number, path in enumerate(some)]
+    table = write(place, ["path,label", *lines])
+    assert any("rows without label" in problem for problem in problems(table))
+    assert problems(table, label_separator=",") == [
+        f"data.path: {table} has one class only, a;b; at least two are needed"
+    ]
+
+
+def test_a_class_that_is_too_rare_to_be_divided_is_named(place):
+    some = [path for path, _ in rows(place)]
+    lines = [f"{path},{'a;b' if number < 2 else 'a'}" for number, path in enumerate(some)]
+    table = write(place, ["path,label", *lines])
+    assert problems(table, label_separator=";") == [
+        "data.fractions: class b has 2 images, too few for train, validation, test"
+    ]

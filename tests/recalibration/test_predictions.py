@@ -28,7 +28,10 @@ def test_one_output_is_the_probability_of_the_second_of_two_classes(shape):
     )
 
 
-@pytest.mark.parametrize("other", [np.zeros((2, 4, 4, 3)), np.zeros((0, 5)), np.array([[0.1, np.nan]])])
+@pytest.mark.parametrize(
+    "other",
+    [np.zeros((2, 4, 4, 3)), np.zeros((0, 5)), np.array([[0.1, np.nan]]), np.array([[0.9, 0.8], [0.1, 0.0]])],
+)
 def test_what_has_no_class_is_nothing(other):
     assert as_probabilities(other) is None
 
