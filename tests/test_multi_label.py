@@ -21,27 +21,31 @@ from finetune.result import ClassCounts, Evaluation
 from finetune.result_file import read_result, write_result
 from tests.sample_result import sample_result
 
-COLOURS = ["red", "green", "blue"]
+PATTERNS = ["rows", "columns", "bright"]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """120 noisy images; a colour that an image shows is bright in it."""
+    """160 noisy images with horizontal stripes, vertical ones, more light, or any of these together."""
     place, random = tmp_path_factory.mktemp("flags"), np.random.default_rng(0)
-    flags = random.integers(0, 2, (120, 3))
-    images = random.integers(0, 60, (120, 32, 32, 3)) + 180 * flags[:, None, None, :]
-    finetune.save_arrays(place / "colours.npz", (images.astype(np.uint8), flags), class_names=COLOURS)
+    flags = random.integers(0, 2, (160, 3))
+    stripes = np.where(np.arange(32) // 4 % 2, 80, 0)
+    parts = [np.broadcast_to(stripes[:, None], (32, 32)), np.broadcast_to(stripes, (32, 32)), 70]
+    images = random.integers(0, 20, (160, 32, 32)) + sum(
+        flag[:, None, None] * part for flag, part in zip(flags.T, parts, strict=True)
+    )
+    finetune.save_arrays(place / "patterns.npz", (images.astype(np.uint8), flags), class_names=PATTERNS)
     return place
 
 
 def recipe(place, **keys):
     return {
-        "name": "colours",
+        "name": "patterns",
         "backbone": {"source": "bundled"},
-        "data": {"source": "arrays", "path": str(place / "colours.npz"), "image_size": 32, "batch_size": 8},
+        "data": {"source": "arrays", "path": str(place / "patterns.npz"), "image_size": 32, "batch_size": 8},
         "batchnorm": {"policy": "retrain"},
         "stages": [
-            {"train": "head", "epochs": 2, "learning_rate": 0.3},
+            {"train": "head", "epochs": 4, "learning_rate": 0.3},
             {"train": "everything", "epochs": 1, "learning_rate": 0.05},
         ],
         "tracking": {"enabled": False},
@@ -56,7 +60,7 @@ def trained(place):
 
 def test_every_class_is_learned_by_itself_and_the_policy_is_proven(trained):
     assert all(check.passed for check in trained.checks)
-    assert trained.test.metrics["roc_auc"] > 0.9
+    assert trained.test.metrics["roc_auc"] > 0.75
     assert trained.test.confusion == ()
     assert len(trained.test.by_class) == 3
     model = keras.models.load_model(trained.folder / "model.keras", safe_mode=True)
@@ -83,9 +87,9 @@ def test_what_was_found_out_survives_the_result_file(trained, tmp_path):
 
 def test_deployed_probabilities_of_their_own_are_no_mix_of_classes(trained, place):
     """So the gate does not judge the mix of classes, and takes no labels."""
-    images = np.load(place / "colours.npz")["images"].astype("float32")
+    images = np.load(place / "patterns.npz")["images"].astype("float32")
     model = keras.models.load_model(trained.folder / "model.keras")
-    outputs = model.predict(images, verbose=0)
+    outputs = model.predict(np.repeat(images[..., None], 3, axis=-1), verbose=0)
     assert as_probabilities(outputs) is None
     file = place / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe(place)))
@@ -125,10 +129,10 @@ def test_a_model_compiled_for_a_stage_is_saved_without_the_toolkit(labels, tmp_p
 def test_report_and_card_have_a_row_for_every_class():
     counts = (ClassCounts(8, 2, 1), ClassCounts(0, 4, 0), ClassCounts(0, 0, 3))
     test = Evaluation({"accuracy": 0.9, "average_precision": 0.7}, (), 20, counts)
-    result = dataclasses.replace(sample_result(Path("run"), class_names=tuple(COLOURS)), test=test)
+    result = dataclasses.replace(sample_result(Path("run"), class_names=tuple(PATTERNS)), test=test)
     page = render(result)
     assert "Which classes are found?" in page
     assert "Which classes are confused?" not in page
     assert "<title>resnet_freeze-1: 70.0 %" in page
-    assert [(row.name, row.recall) for row in weakest(result)] == [("green", 0.0), ("red", 0.8)]
-    assert "The test images have none of: blue." in card(result)
+    assert [(row.name, row.recall) for row in weakest(result)] == [("columns", 0.0), ("rows", 0.8)]
+    assert "The test images have none of: bright." in card(result)
