@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from finetune.damaged_archive import DAMAGED
 from finetune.errors import InputError
 from finetune.fitting import Standing
 from finetune.result import EpochRecord
@@ -27,18 +27,6 @@ KEPT = 2
 """Files: the newest, and the one before it in case that the newest is damaged."""
 
 Arrays = Sequence[np.ndarray]
-
-DAMAGED = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    MemoryError,
-    zipfile.BadZipFile,
-)
-"""What numpy and zipfile raise for a file that was cut off or changed."""
 
 
 @dataclass(frozen=True, eq=False)

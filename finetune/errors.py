@@ -75,3 +75,8 @@ class DivergedError(FinetuneError):
     """The loss left the finite numbers, or never came back to where it started."""
 
     exit_code = 6
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, in one line; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

@@ -7,13 +7,15 @@ import zipfile
 from contextlib import suppress
 from pathlib import Path
 
+from finetune.damaged_archive import DAMAGED
+
 LATE = {"keras_hub": "keras-hub"}
 """By module, how the package is called: those that are not imported at every start, as keras-cv is."""
 
 
 def layer_packages(path: Path) -> list[str]:
     """The modules out of LATE whose layers the file at `path` names; none where it is not readable."""
-    with suppress(OSError, KeyError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+    with suppress(*DAMAGED), zipfile.ZipFile(path) as archive:
         config = archive.read("config.json")
         return [module for module in LATE if module.encode() in config]
     return []

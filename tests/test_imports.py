@@ -19,6 +19,7 @@ LAYERS = [
         "shipped",
         "contributed",
         "layer_packages",
+        "damaged_archive",
         "wire",
     },
     {"batchnorm"},

@@ -13,7 +13,7 @@ from finetune.backbones.efficientnet_lite_network import VARIANTS, efficientnet_
 from finetune.backbones.scaling import rescaled
 from finetune.backbones.torch_file import read_state_dict
 from finetune.backbones.weights_file import digest
-from finetune.errors import WeightsError
+from finetune.errors import WeightsError, first_line
 
 if TYPE_CHECKING:
     import keras
@@ -57,7 +57,7 @@ def load(model: keras.Model, name: str, path: Path) -> None:
     except KeyError as error:
         raise WeightsError(f"{path}: not weights of {name}: holds no {error}") from error
     except ValueError as error:
-        raise WeightsError(f"{path}: not weights of {name}: {str(error).splitlines()[0]}") from error
+        raise WeightsError(f"{path}: not weights of {name}: {first_line(error)}") from error
 
 
 def packaged(name: str) -> Path:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from finetune.backbones.keras2_saved_model import read_keras2, side_in_metadata
-from finetune.errors import WeightsError
+from finetune.damaged_archive import DAMAGED
+from finetune.errors import WeightsError, first_line
 from finetune.layer_packages import import_layer_packages
 
 if TYPE_CHECKING:
     import keras
 
+
+Told = TypeVar("Told")
 
 LEGACY = (".h5", ".hdf5")
 """Whole models as Keras 2 saved them; Keras 3 refuses Python code in them by itself."""
@@ -28,10 +32,7 @@ def expected_side(path: Path) -> int | None:
         return side_in_metadata(path)
     if path.suffix in LEGACY:
         return None
-    for shape in _input_shapes(_config(path)):
-        if len(shape) == 4:
-            return shape[1]
-    return None
+    return _told_by_config(path, _side)
 
 
 def read_model(path: Path) -> keras.Model:
@@ -43,7 +44,7 @@ def read_model(path: Path) -> keras.Model:
 
     if path.is_dir():
         return read_keras2(path)
-    if path.suffix not in LEGACY and _holds_code(_config(path)):
+    if path.suffix not in LEGACY and _told_by_config(path, _holds_code):
         raise WeightsError(
             f"{path}: holds Python code (a Lambda layer), which is never run from a file; "
             "rebuild that layer from Keras operations and save the model again"
@@ -53,7 +54,7 @@ def read_model(path: Path) -> keras.Model:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     # an archive may be damaged in any of its parts, and each reader inside Keras raises its own kind
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise WeightsError(f"{path}: Keras cannot load it: {reason}") from error
 
 
@@ -67,16 +68,24 @@ def known_class_names(path: Path, count: int) -> tuple[str, ...]:
     return tuple(names) if isinstance(names, list) and len(names) == count else ()
 
 
-def _config(path: Path) -> Any:
+def _told_by_config(path: Path, tell: Callable[[Any], Told]) -> Told:
+    """What `tell` finds in the configuration of a .keras file, however it is nested."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; expected a model that Keras saved as .keras")
     try:
         with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read("config.json"))
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+            return tell(json.loads(archive.read("config.json")))
+    except DAMAGED as error:
         raise WeightsError(
             f"{path}: damaged or not a .keras file; save the model again with model.save"
         ) from error
+
+
+def _side(config: Any) -> int | None:
+    for shape in _input_shapes(config):
+        if len(shape) == 4:
+            return shape[1]
+    return None
 
 
 def _input_shapes(node: Any) -> list[list[int | None]]:

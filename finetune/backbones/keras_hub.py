@@ -20,7 +20,7 @@ from finetune.backbones.known_names import known_name
 from finetune.backbones.published import fetching
 from finetune.backbones.scaling import Scale, rescaled, scaling
 from finetune.backbones.weights_file import digest
-from finetune.errors import WeightsError
+from finetune.errors import WeightsError, first_line
 
 if TYPE_CHECKING:
     import keras
@@ -103,7 +103,7 @@ class KerasHub(Backbone):
             network = self._network(str(folder), image_size)
         # a folder may be damaged in any of its parts, and each reader inside Keras raises its own kind
         except Exception as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise WeightsError(
                 f"{folder}: keras-hub cannot build it for images of {image_size} px: {reason}"
             ) from error

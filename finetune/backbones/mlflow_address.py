@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from finetune.errors import WeightsError
+from finetune.errors import WeightsError, first_line
 from finetune.masking import masked
 
 SCHEMES = ("models:/", "runs:/", "mlflow-artifacts:/")
@@ -27,7 +27,7 @@ def fetched(address: str) -> Path:
         folder = Path(mlflow.artifacts.download_artifacts(address))
     # MLflow raises its own kind, and those of whatever store and network are behind it
     except Exception as error:
-        reason = masked(str(error).strip().splitlines()[0])
+        reason = masked(first_line(error))
         raise WeightsError(
             f"{address}: MLflow does not have it ({reason}); MLFLOW_TRACKING_URI says which store is asked"
         ) from error

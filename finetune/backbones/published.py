@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from finetune.errors import WeightsError
+from finetune.errors import WeightsError, first_line
 
 PATIENCE = 5.0
 """Seconds for a connection, and between two arrivals on it; an operating system waits minutes."""
@@ -24,7 +24,7 @@ def fetching(what: str, elsewhere: str, then: str = "give the file as `weights:`
         raise
     # Keras raises bare Exception where a download fails, kagglehub a dozen kinds
     except Exception as error:
-        reason = type(error).__name__ if isinstance(error, OSError) else str(error).strip().splitlines()[0]
+        reason = type(error).__name__ if isinstance(error, OSError) else first_line(error)
         raise WeightsError(
             f"{what} could not be fetched ({reason}); where there is a network, run: python -c '{elsewhere}' "
             f"and {then}"

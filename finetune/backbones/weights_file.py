@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.errors import WeightsError
+from finetune.errors import WeightsError, first_line
 
 if TYPE_CHECKING:
     import keras
@@ -30,10 +30,10 @@ def load_weights(model: keras.Model, path: Path, architecture: str) -> str:
             model.load_weights(path)
     except OSError as error:
         raise WeightsError(
-            f"{path}: damaged or not HDF5 ({_first_line(error)}); fetch the file again"
+            f"{path}: damaged or not HDF5 ({first_line(error)}); fetch the file again"
         ) from error
     except ValueError as error:
-        raise WeightsError(f"{path}: not weights of {architecture}: {_first_line(error)}") from error
+        raise WeightsError(f"{path}: not weights of {architecture}: {first_line(error)}") from error
     _check_all_loaded(model, path, architecture)
     return digest(path)
 
@@ -73,7 +73,3 @@ def _fingerprint(values: np.ndarray) -> bytes:
     import numpy as np
 
     return hashlib.sha256(np.ascontiguousarray(values, np.float32).tobytes()).digest()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

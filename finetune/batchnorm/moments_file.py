@@ -7,7 +7,6 @@ cut (finetune.batchnorm.layerwise.Combine), since what one site stores decides w
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from finetune.batchnorm.moments import PopulationMoments
+from finetune.damaged_archive import DAMAGED
+from finetune.errors import first_line
 
 REFERENCE = "reference_statistics.npz"
 """Beside every exported model: what each site sees on the training images under the final weights. A model that was
@@ -46,12 +47,17 @@ def save(path: Path, saved: SavedMoments) -> None:
 
 def load(path: Path) -> SavedMoments:
     """What `save` wrote; never unpickles. Raises OSError, and ValueError where the file is another or damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            moments = {str(site): _moments(arrays, number) for number, site in enumerate(arrays["paths"])}
-            return SavedMoments(moments, int(arrays["images"]))
-    except (ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a file of population moments, or a damaged one ({error})") from error
+    with path.open("rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                moments = {str(site): _moments(arrays, number) for number, site in enumerate(arrays["paths"])}
+                return SavedMoments(moments, int(arrays["images"]))
+        # an OSError in here is one of an archive that points out of itself
+        except DAMAGED as error:
+            reason = first_line(error)
+            raise ValueError(
+                f"{path}: not a file of population moments, or a damaged one ({reason})"
+            ) from error
 
 
 def merge(shares: Iterable[SavedMoments]) -> SavedMoments:

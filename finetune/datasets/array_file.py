@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from finetune.damaged_archive import DAMAGED
 from finetune.datasets.base import SPLIT_NAMES
 from finetune.errors import DataError, InputError, OutputError
 
@@ -181,7 +182,7 @@ def _loaded(path: Path) -> dict[str, NDArray[Any]]:
             return {name: found[name] for name in found.files}
     except FileNotFoundError as error:
         raise DataError(f"data.path: there is no file {path}; finetune.save_arrays writes one") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+    except DAMAGED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"data.path: {path} is damaged, or no .npz file of plain arrays: {reason}") from error
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow
 from pyarrow import csv, parquet
 
-from finetune.errors import DataError
+from finetune.errors import DataError, first_line
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
@@ -22,9 +22,7 @@ def read_rows(table: Path) -> list[dict[str, str]]:
     try:
         read = parquet.read_table(table) if suffix == ".parquet" else _separated(table, DELIMITERS[suffix])
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"data.path: {table} cannot be read as a table: {str(error).splitlines()[0]}"
-        ) from error
+        raise DataError(f"data.path: {table} cannot be read as a table: {first_line(error)}") from error
     return [
         {name: "" if value is None else str(value).strip() for name, value in row.items()}
         for row in read.to_pylist()

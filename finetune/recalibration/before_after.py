@@ -12,7 +12,7 @@ from finetune.batchnorm.measure import Measurement, measure_anew
 from finetune.batchnorm.moments import PopulationMoments, RunningStatistics
 from finetune.batchnorm.moments_file import SavedMoments
 from finetune.batchnorm.shift import Shift, shift
-from finetune.errors import FinetuneError, ModelError
+from finetune.errors import FinetuneError, ModelError, first_line
 from finetune.evaluate import score
 from finetune.recalibration.deployed_network import DeployedNetwork
 from finetune.recalibration.gate import Evidence, Labelled
@@ -101,7 +101,7 @@ def measure_subject(
         raise
     # a stranger's graph fails in any of TensorFlow's and onnxruntime's ways, and nothing was written yet
     except Exception as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
+        first = first_line(error)
         raise ModelError(f"{subject.address}: cannot be measured: {first}") from error
     expected = None if settings.class_shares is None else np.array(settings.class_shares)
     return BeforeAfter(subject, images, measurement, stored, positions, before, after, expected)

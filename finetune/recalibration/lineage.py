@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from finetune.errors import ModelError
+from finetune.errors import ModelError, first_line
 from finetune.recalibration.companions import provenance_file
 from finetune.recalibration.model_hash import model_hash
 
@@ -105,7 +105,7 @@ def read_provenance(version: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{file}: cannot be read: {_first_line(error)}") from error
+        raise ModelError(f"{file}: cannot be read: {first_line(error)}") from error
     if not isinstance(values, dict):
         raise ModelError(f"{file}: expected an object, found {type(values).__name__}")
     return values
@@ -122,7 +122,3 @@ def read_lineage(version: Path) -> Lineage | None:
         first = error.errors()[0]
         place = ".".join(str(part) for part in (KEY, *first["loc"]))
         raise ModelError(f"{provenance_file(version)}: {place}: {first['msg']}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -34,6 +34,8 @@ class _CannotSet(Exception):
 
 
 def _split(text: str) -> tuple[list[str], Any]:
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise _CannotSet("expected text in UTF-8")
     path, equals, value = text.partition("=")
     # messages write stages[0].epochs: what they name can be given back as it is
     parts = re.sub(r"\[([0-9]+)\]", r".\1", path.strip()).split(".")
