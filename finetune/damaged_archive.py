@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import struct
+import tokenize
 import zipfile
 import zlib
 
@@ -18,6 +19,7 @@ DAMAGED = (
     # encrypted members, compressions that are not known, and what is nested too deeply
     RuntimeError,
     SyntaxError,
+    tokenize.TokenError,
     struct.error,
     zlib.error,
     lzma.LZMAError,

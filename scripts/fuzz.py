@@ -26,6 +26,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+from numpy.typing import NDArray
 
 ROOT = Path(__file__).parents[1]
 SECONDS, MEGABYTES = 10, 1024
@@ -168,6 +169,25 @@ def arrays() -> tuple[Read, list[bytes]]:
         return read, [save_arrays(Path(folder, "x.npz"), pair, class_names=("a", "b")).read_bytes()]
 
 
+def array_member() -> tuple[Read, list[bytes]]:
+    """One array inside of a whole archive."""
+    from finetune.datasets.array_file import read_arrays
+
+    def read(folder: Path, data: bytes) -> object:
+        with zipfile.ZipFile(folder / "images.npz", "w") as archive:
+            archive.writestr("images.npy", data)
+            archive.writestr("labels.npy", _npy(np.arange(4) % 2))
+        return read_arrays(folder / "images.npz")
+
+    return read, [_npy(np.zeros((4, 2, 2), np.uint8))]
+
+
+def _npy(values: NDArray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
 def provenance() -> tuple[Read, list[bytes]]:
     from finetune.recalibration.lineage import read_lineage
 
@@ -231,6 +251,7 @@ TARGETS: dict[str, Callable[[], tuple[Read, list[bytes]]]] = {
         bundle_index,
         moments,
         arrays,
+        array_member,
         provenance,
         keras_archive,
         keras_config,

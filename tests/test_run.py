@@ -38,6 +38,9 @@ tracking: {{uri: "sqlite:///{folder}/mlflow.db", register: small}}
 """
 
 
+SECRET = "cdb7-not-to-be-recorded"
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with a pretrained backbone of two sites in depth."""
@@ -49,7 +52,9 @@ def place(tmp_path_factory):
         x = layers.Conv2D(6, 3, name=f"conv_{place}")(x)
         x = layers.ReLU()(layers.BatchNormalization(name=f"bn_{place}")(x))
     disturbed(keras.Model(inputs, x, name="tiny")).save(folder / "backbone.keras")
-    return folder
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("CLOUD_ACCESS_KEY", SECRET)
+        yield folder
 
 
 def recipe(place, policy="freeze", *overrides):
@@ -60,6 +65,12 @@ def recipe(place, policy="freeze", *overrides):
 @pytest.fixture(scope="module", params=[policy().policy for policy in POLICIES])
 def finished(request, place):
     return run(recipe(place, request.param), runs_folder=place / "runs")
+
+
+def test_nothing_of_the_environment_is_in_the_folder_or_in_the_store(finished, place):
+    written = [file for file in place.rglob("*") if file.is_file()]
+    assert {"result.json", "provenance.json", "mlflow.db"} <= {file.name for file in written}
+    assert not [file for file in written if SECRET.encode() in file.read_bytes()]
 
 
 def test_every_policy_is_proven_and_leaves_a_whole_folder(finished):

@@ -179,7 +179,11 @@ def _loaded(path: Path) -> dict[str, NDArray[Any]]:
                 "as files (source: image_folder)"
             )
         with np.load(path, allow_pickle=False) as found:
-            return {name: found[name] for name in found.files}
+            arrays = {name: found[name] for name in found.files}
+        # NumPy hands out the bytes of members that do not begin as an array does
+        if other := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+            raise ValueError(f"{other[0]} is no array")
+        return arrays
     except FileNotFoundError as error:
         raise DataError(f"data.path: there is no file {path}; finetune.save_arrays writes one") from error
     except DAMAGED as error:

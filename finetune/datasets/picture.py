@@ -11,14 +11,21 @@ from PIL import Image, ImageOps
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
 
 
+MOST_PIXELS = 89_478_485
+"""Of one picture: from here on Pillow warns of a decompression bomb. As RGB 270 MB, in each thread that decodes."""
+
+
 def decode_picture(content: bytes) -> NDArray[np.uint8]:
     """The bytes of a file -> uint8 (height, width, 3).
 
     Turned as its EXIF data says; transparency lies over white; 16-bit values are scaled to 0..255; CMYK and
     palettes become RGB; grey is repeated; of an animation the first picture counts. Raises whatever Pillow
-    raises for a file that is damaged, and ValueError for floating-point pictures.
+    raises for a file that is damaged, and ValueError for floating-point pictures and for those of more than
+    MOST_PIXELS, of which no pixel is decoded.
     """
     with Image.open(io.BytesIO(content)) as file:
+        if file.width * file.height > MOST_PIXELS:
+            raise ValueError(f"{file.width} x {file.height} px; at most {MOST_PIXELS:,} pixels are read")
         return np.asarray(to_rgb(ImageOps.exif_transpose(file)))
 
 

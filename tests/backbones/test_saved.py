@@ -1,6 +1,7 @@
 """Backbones out of .keras files: where the features are, what the classifier was, what is refused."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import keras
@@ -9,6 +10,7 @@ import pytest
 
 from finetune.assemble import assemble
 from finetune.backbones import Saved
+from finetune.backbones.keras_file import expected_side
 from finetune.errors import WeightsError
 from finetune.heads import Linear
 from tests.nets import functional_net, images
@@ -176,3 +178,12 @@ def test_an_input_that_is_no_image(tmp_path):
     keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)]).save(tmp_path / "net.keras")
     found = refusal(tmp_path / "net.keras")
     assert found == "FILE: takes (None, 8); expected RGB images, (batch, height, width, 3)"
+
+
+@pytest.mark.parametrize("config", ["[" * 900 + "]" * 900, '{"class_name": "InputLayer"}', "{"])
+def test_a_configuration_that_is_none_is_refused(config, tmp_path):
+    """Nested without end, or cut off; found by scripts/fuzz.py."""
+    with zipfile.ZipFile(tmp_path / "net.keras", "w") as archive:
+        archive.writestr("config.json", config)
+    with pytest.raises(WeightsError, match=r"damaged or not a \.keras file"):
+        expected_side(tmp_path / "net.keras")

@@ -102,3 +102,16 @@ def test_another_file_or_a_damaged_one_is_named(tmp_path, damage):
 def test_a_file_that_is_not_there_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "nowhere.npz")
+
+
+def test_an_archive_that_points_out_of_itself_is_no_os_error(tmp_path):
+    """Whoever reads takes an OSError for a file that is not there; found by scripts/fuzz.py."""
+    path = tmp_path / "part.npz"
+    save(path, measured(two_sites(7), 7))
+    content = bytearray(path.read_bytes())
+    # the end of a zip archive says where its directory begins; too far on, members begin before the file
+    directory = int.from_bytes(content[-6:-2], "little")
+    content[-6:-2] = (directory + 10_000).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="a damaged one"):
+        load(path)

@@ -120,6 +120,13 @@ def test_files_of_other_makes_are_refused(tmp_path):
     assert "damaged, or no .npz file of plain arrays" in refusal(other)
 
 
+def test_a_member_that_is_no_array_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "other.npz", "w") as archive:
+        archive.writestr("images.npy", b"")
+        archive.writestr("labels.npy", b"")
+    assert refusal(tmp_path / "other.npz").endswith("no .npz file of plain arrays: images is no array")
+
+
 @pytest.mark.parametrize("share", [0.0, 0.4, 0.9])
 def test_a_file_that_was_cut_off_is_refused(tmp_path, share):
     whole = save_arrays(tmp_path / "all.npz", (pictures(), labels())).read_bytes()
@@ -183,3 +190,18 @@ def test_flags_that_do_not_fit_are_said(tmp_path):
     with pytest.raises(InputError, match=r"labels: every image has exactly one class; .*labels\.argmax\(1\)"):
         save_arrays(tmp_path / "all.npz", (pictures(), np.eye(3, dtype=int)[labels()]))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_byte_changed_anywhere_is_refused_or_read(tmp_path):
+    """zlib, zipfile and NumPy each have errors of their own; found by scripts/fuzz.py."""
+    whole = save_arrays(tmp_path / "all.npz", (pictures(), labels())).read_bytes()
+    random, refused = np.random.default_rng(0), 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[random.integers(len(whole))] ^= 1 << random.integers(8)
+        (tmp_path / "damaged.npz").write_bytes(damaged)
+        try:
+            file_of.read_arrays(tmp_path / "damaged.npz")
+        except DataError:
+            refused += 1
+    assert refused > 100

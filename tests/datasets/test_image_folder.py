@@ -223,3 +223,24 @@ def test_classes_too_small_to_divide_are_all_named(tmp_path):
 def test_fractions_that_leave_a_split_empty_are_refused(wrong):
     with pytest.raises(ValidationError):
         Fractions(**wrong)
+
+
+def test_files_that_are_empty_or_of_another_kind_are_named_and_wrong_endings_read(tmp_path):
+    two_classes(tmp_path)
+    (tmp_path / "cat" / "empty.png").write_bytes(b"")
+    (tmp_path / "dog" / "words.jpg").write_text("no picture")
+    # a PNG file under the name of a JPEG is what a person sees
+    (tmp_path / "cat" / "0.png").rename(tmp_path / "cat" / "0.jpg")
+    assert problems(tmp_path) == [
+        "data.path: cat/empty.png, dog/words.jpg cannot be read as images; "
+        "repair or remove, or write skip_corrupt: true"
+    ]
+    splits = load(tmp_path, skip_corrupt=True)
+    assert sorted(pair for name in SPLITS for pair in pairs(getattr(splits, name)))[0] == (0, 0)
+
+
+def test_a_folder_that_contains_itself_is_read_once(tmp_path):
+    two_classes(tmp_path)
+    (tmp_path / "cat" / "again").symlink_to(tmp_path, target_is_directory=True)
+    splits = load(tmp_path)
+    assert sum(getattr(splits, name).count for name in SPLITS) == 30

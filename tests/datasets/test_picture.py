@@ -1,12 +1,15 @@
 """Files of any kind are seen as a person would see them."""
 
 import io
+import struct
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.datasets.picture import decode_picture
+from finetune.datasets.picture import MOST_PIXELS, decode_picture
 
 
 def file_of(picture, form="png", **options):
@@ -86,3 +89,23 @@ def test_a_damaged_file_is_refused(damage):
 def test_floating_point_pictures_are_refused():
     with pytest.raises(ValueError, match="floating-point"):
         decode_picture(file_of(Image.new("F", (5, 4), 0.5), "tiff"))
+
+
+def of_size(width, height):
+    """A PNG file whose header promises so many pixels."""
+    content = file_of(Image.new("RGB", (5, 4)))
+    header = b"IHDR" + struct.pack(">II", width, height) + content[24:29]
+    return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("size", [(30_000, 30_000), (MOST_PIXELS // 9_000 + 1, 9_000)])
+def test_a_picture_of_too_many_pixels_is_refused_before_any_is_decoded(size):
+    content = of_size(*size)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Exception, match="pixels"):
+            decode_picture(content)
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()

@@ -92,3 +92,10 @@ def test_problems_of_overrides_come_after_those_of_the_file():
     with pytest.raises(RecipeError) as caught:
         load_text(GOOD.replace("epochs: 2", "epochs: x"), "x.yaml", ["seed=y"])
     assert [problem.split()[0] for problem in caught.value.problems] == ["x.yaml:12", "--set"]
+
+
+def test_what_is_no_text_is_refused():
+    """As a shell hands on bytes that are no UTF-8; found by scripts/fuzz.py."""
+    for given in ("s\udca4ges.0.epochs=2", "name=\udca4"):
+        shown = given.replace("\udca4", r"\udca4")
+        assert problems(given) == [f"--set {shown}: expected text in UTF-8"]
