@@ -16,7 +16,6 @@ import numpy as np
 
 from finetune.batchnorm.moments import PopulationMoments
 from finetune.damaged_archive import DAMAGED
-from finetune.errors import first_line
 
 REFERENCE = "reference_statistics.npz"
 """Beside every exported model: what each site sees on the training images under the final weights. A model that was
@@ -54,7 +53,7 @@ def load(path: Path) -> SavedMoments:
                 return SavedMoments(moments, int(arrays["images"]))
         # an OSError in here is one of an archive that points out of itself
         except DAMAGED as error:
-            reason = first_line(error)
+            reason = str(error) or type(error).__name__
             raise ValueError(
                 f"{path}: not a file of population moments, or a damaged one ({reason})"
             ) from error
