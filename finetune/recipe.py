@@ -48,6 +48,9 @@ class Tracking(Component):
         min_length=1,
         description="name in the model registry; only a proven run gets there",
     )
+    system_metrics: bool = Field(
+        False, description="how busy processor, memory and accelerator are, every 10 s"
+    )
 
 
 class Recipe(Component):

@@ -198,7 +198,16 @@ def open_tracking(
     tags = {"bn.policy": recipe.policy.policy, "run_folder": folder.name}
     # rules are a list in the recipe; their name is a param like that of any other policy
     params = resolved(recipe) | {"batchnorm": recipe.policy.model_dump(mode="json")}
-    return open_run(store, recipe.tracking.experiment, folder.name, params, tags, progress.note, earlier)
+    return open_run(
+        store,
+        recipe.tracking.experiment,
+        folder.name,
+        params,
+        tags,
+        progress.note,
+        earlier,
+        system_metrics=recipe.tracking.system_metrics,
+    )
 
 
 def shown(recipe: Recipe) -> dict[str, Any]:

@@ -16,12 +16,14 @@ from finetune.tracking.manners import good_manners
 from finetune.tracking.model_folder import write_model_folder
 from finetune.tracking.params import flat_params
 from finetune.tracking.store import experiment_id, failure_in_words, require_usable
+from finetune.tracking.system_metrics import watch_machine
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
@@ -39,12 +41,15 @@ def open_run(
     tags: Mapping[str, str],
     warn: Callable[[str], None],
     earlier: str = "",
+    *,
+    system_metrics: bool = False,
 ) -> Iterator[Tracker]:
     """Open a run, and close it as FINISHED, as KILLED when it was interrupted, as FAILED on any other error.
 
     store: None tracks nothing and imports no MLflow. params: nested, as in a resolved recipe.
     warn: gets one line where the store fails; from then on the tracker does nothing.
     earlier: id of the run to go on with, if the store knows it; what it has already is not logged again.
+    system_metrics: how busy the machine is, too.
     """
     if store is None:
         yield Tracker(None, warn)
@@ -52,6 +57,8 @@ def open_run(
     with good_manners(store):
         tracker = Tracker(store, warn)
         tracker.start(experiment, name, params, tags, earlier)
+        if system_metrics:
+            tracker.watch_machine()
         try:
             yield tracker
         except BaseException as error:
@@ -91,6 +98,7 @@ class Tracker:
         self._name = self._experiment_id = self.run_id = ""
         self._model_id: str | None = None
         self._earlier: EarlierSitting | None = None
+        self._monitor: SystemMetricsMonitor | None = None
 
     @unless_silent
     def start(
@@ -120,7 +128,14 @@ class Tracker:
         self._client.log_batch(self.run_id, params=[Param(*param) for param in flat_params(params).items()])
 
     @unless_silent
+    def watch_machine(self) -> None:
+        """Until the run ends."""
+        self._monitor = watch_machine(str(self.store), self.run_id, resumed=self._earlier is not None)
+
+    @unless_silent
     def end(self, status: str) -> None:
+        if self._monitor:
+            self._monitor.finish()
         self._client.set_terminated(self.run_id, status)
 
     @unless_silent

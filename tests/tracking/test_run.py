@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,3 +170,27 @@ def test_the_patience_that_a_person_chose_is_kept(store: str, monkeypatch: pytes
     with open_run(store, EXPERIMENT, "a run", {}, {}, pytest.fail):
         assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "5"
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "5"
+
+
+def test_how_busy_the_machine_is_has_its_own_metrics(
+    store: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+
+    def metrics_of(asked: bool, earlier: str = "", more_than: int = 1) -> tuple[str, list[int]]:
+        with open_run(store, EXPERIMENT, "busy", {}, {}, print, earlier, system_metrics=asked) as tracking:
+            deadline = time.monotonic() + 30
+            found: list[Any] = []
+            while asked and len(found) <= more_than and time.monotonic() < deadline:
+                found = client.get_metric_history(tracking.run_id, "system/cpu_utilization_percentage")
+        found = client.get_metric_history(tracking.run_id, "system/cpu_utilization_percentage")
+        return tracking.run_id, [point.step for point in found]
+
+    run_id, steps = metrics_of(True)
+    assert steps == list(range(len(steps)))
+    assert len(steps) >= 2
+    # a run that goes on goes on counting
+    _, more = metrics_of(True, run_id, more_than=len(steps))
+    assert more == list(range(len(more)))
+    assert len(more) > len(steps)
+    assert metrics_of(False)[1] == []
