@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.batchnorm.layerwise import Combine
 from finetune.batchnorm.measure import Measurement
 from finetune.batchnorm.moments_file import SavedMoments, save
 from finetune.batchnorm.shift import Shift
-from finetune.errors import GateError, ModelError
+from finetune.errors import GateError, InputError, ModelError
 from finetune.progress import Progress
 from finetune.provenance import versions
 from finetune.recalibration.before_after import BeforeAfter, first_moments, measure_subject
@@ -21,6 +22,8 @@ from finetune.recalibration.companions import reference_file
 from finetune.recalibration.deployed_network import DeployedNetwork
 from finetune.recalibration.gate import Verdict, judge
 from finetune.recalibration.lineage import Images, Judgement, Lineage, Parent, read_provenance, write_lineage
+from finetune.recalibration.meeting import Meeting, identity_of
+from finetune.recalibration.merged_shares import moments_for
 from finetune.recalibration.model_hash import model_hash
 from finetune.recalibration.publish import publish
 from finetune.recalibration.reading_inputs import KEY
@@ -105,16 +108,18 @@ def carry_out(
     progress.phase(
         f"measuring {len(subject.model.sites)} sites on {images.count} images, {settings.method}, {kind}"
     )
-    found = measure_subject(subject, images, reference.matched, settings, note, progress.share)
+    together = pooling(subject, images, settings, note)
+    found = measure_subject(subject, images, reference.matched, settings, note, progress.share, together)
     verdict = judge(found.evidence, settings.tolerance)
-    refuse(found, verdict, settings)
+    if settings.publishes:
+        refuse(found, verdict, settings)
     lineage = record(found, verdict, settings)
     changed: list[int] = []
 
     def build(folder: Path) -> None:
         changed.append(write_version(found, reference.carried, lineage, folder))
 
-    version = publisher(build) if publisher else None
+    version = publisher(build) if publisher and settings.publishes else None
     return Recalibrated(
         address=subject.address,
         format=subject.model.format,
@@ -126,6 +131,25 @@ def carry_out(
         notes=tuple(notes),
         bytes_changed=sum(changed),
     )
+
+
+def pooling(subject: Subject, images: ImageSet, settings: Settings, note: Callable[[str], None]) -> Combine:
+    """What puts the moments of this process together with those of others; the own ones where there are none."""
+    if settings.merged is not None:
+        merged = moments_for(subject.model.sites, settings.merged)
+        note(f"statistics of all shares out of {settings.merged}; the images are for the gate")
+        return lambda own: merged
+    if settings.shard is None:
+        return tuple
+    if settings.meet is None:
+        raise InputError(
+            f"--shard {settings.shard.number}/{settings.shard.of}: expected --meet FOLDER, where the shares meet, or "
+            "--statistics FILE, where this one goes"
+        )
+    if not settings.publishes:
+        note(f"{settings.shard}: the first one judges and publishes")
+    identity = identity_of(model_hash(subject.version), images.source, settings)
+    return Meeting(settings.meet, settings.shard, identity).combine
 
 
 def place_for(subject: Subject, out: Path | None) -> Path:

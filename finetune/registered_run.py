@@ -56,6 +56,7 @@ def recalibrate(
     Raises what `finetune.recalibrate` raises, and InputError for the address or the store; nothing is registered then.
     """
     settings, progress = settings or Settings(), progress or Progress()
+    dry = dry or not settings.publishes
     with TemporaryDirectory() as temporary, open_registry(store_uri(store)) as registry:
         found = registry.find(model)
         served = alias_to_move(found, alias) if promote else None

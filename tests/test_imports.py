@@ -75,6 +75,7 @@ LAYERS = [
         "import_run",
         "probe_run",
         "conversion_run",
+        "share_run",
     },
     {"cli"},
     {"__main__"},

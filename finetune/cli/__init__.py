@@ -22,6 +22,7 @@ from finetune.cli import (
     rating,
     recipes,
     running,
+    sharing,
     starting,
     syncing,
     versions,
@@ -67,6 +68,7 @@ app.command()(evaluating.evaluate)
 app.command("import")(importing.import_)
 app.command()(exporting.export)
 app.command()(deployed.recalibrate)
+app.command("merge-statistics")(sharing.merge_statistics)
 app.command()(drifting.drift)
 app.command()(versions.history)
 app.command()(versions.rollback)

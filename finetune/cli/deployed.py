@@ -11,6 +11,7 @@ from finetune.cli.deployed_options import (
     Folder,
     ImageSize,
     Layout,
+    Meet,
     Model,
     OfRecipe,
     OfTfds,
@@ -18,7 +19,9 @@ from finetune.cli.deployed_options import (
     Quiet,
     Samples,
     Scale,
+    Share,
     Signature,
+    StatisticsFile,
     Trust,
     Twin,
     image_source,
@@ -74,6 +77,9 @@ def recalibrate(
         typer.Option(metavar="ALIAS", help="That --promote moves; MODEL's own, else champion, if left out."),
     ] = None,
     tracking_uri: TrackingUri = None,
+    shard: Share = None,
+    meet: Meet = None,
+    statistics: StatisticsFile = None,
     image_size: ImageSize = None,
     scale: Scale = None,
     channel_order: Order = None,
@@ -94,13 +100,21 @@ def recalibrate(
     finetune recalibrate model.onnx --images today/ --out models/shirts --scale imagenet
     finetune recalibrate models/shirts --images checked/ --labelled --dry-run --json
     finetune recalibrate models:/shirts@champion --images today/ --promote
+    finetune recalibrate models/shirts --images today/ --shard 2/4 --meet /shared/today
     """
     from finetune.cli.class_shares import shares_in
+    from finetune.cli.sharing import share_in_words
     from finetune.cli.sizes import bytes_in
+    from finetune.errors import InputError
+    from finetune.recalibration.shard import shard_in
     from finetune.tracking.address import is_address
 
     registered = is_address(model)
     _refuse_elsewhere(registered, out, promote, alias, tracking_uri)
+    share = None if shard is None else shard_in(shard)
+    part = statistics if share is not None else None
+    if part is not None and (registered or meet is not None):
+        raise InputError("--statistics: expected MODEL to be a file or a folder, and no --meet, with --shard")
 
     source = image_source(images, recipe, tfds)
     budget = bytes_in(memory)
@@ -128,8 +142,16 @@ def recalibrate(
         signature=signature,
         trust=trust,
         twin=twin,
+        shard=share,
+        meet=meet,
+        merged=statistics if share is None else None,
     )
-    if registered:
+    if part is not None:
+        from finetune.share_run import measure_share
+
+        saved = measure_share(model, source, part, settings, progress)
+        said = share_in_words(saved, part, as_json)
+    elif registered:
         from finetune.cli.registered_summary import registered as in_words
         from finetune.registered_run import recalibrate as register
 

@@ -45,6 +45,18 @@ Twin = Annotated[
         metavar="DIR", help="SavedModel exported from a Keras file, to measure it without its code."
     ),
 ]
+Share = Annotated[
+    str | None, typer.Option(metavar="I/N", help="Measure this share only, one of N processes.")
+]
+Meet = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="With --shard: a folder that all shares see; 1 publishes.")
+]
+StatisticsFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="With --shard: where its share goes. Alone: merged shares to put in force."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show the result only.")]
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.batchnorm.layerwise import Combine
 from finetune.batchnorm.measure import Measurement, measure_anew
 from finetune.batchnorm.moments import PopulationMoments, RunningStatistics
 from finetune.batchnorm.moments_file import SavedMoments
@@ -78,8 +79,12 @@ def measure_subject(
     settings: Settings,
     warn: Callable[[str], None],
     watch: Callable[[float], None],
+    combine: Combine = tuple,
 ) -> BeforeAfter:
-    """Put statistics measured on the images in force, in memory alone. Raises ModelError where that cannot be."""
+    """Put statistics measured on the images in force, in memory alone. combine: with those of other processes.
+
+    Raises ModelError where that cannot be.
+    """
     batches = subject.batches(images, settings.batch_size)
     network, sites = DeployedNetwork(subject.model), subject.model.sites
     stored = {site.path: site.statistics for site in sites}
@@ -93,6 +98,7 @@ def measure_subject(
             prior=settings.prior,
             reference=reference.moments if reference else None,
             memory=settings.memory,
+            combine=combine,
             warn=warn,
             watch=watch,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -76,14 +76,24 @@ def open_folder(
     *,
     labelled: bool = False,
     class_names: Sequence[str] | None = None,
+    keep: Callable[[int], bool] | None = None,
 ) -> FolderImages:
     """Up to `samples` readable pictures below a folder, drawn at random, each read once to see that it can be.
 
     labelled: the folders right below are the classes, named as in `class_names` (all that the model knows, in its
-    order) or, where that is not known, counted in alphabetical order. Raises DataError with every problem found.
+    order) or, where that is not known, counted in alphabetical order. keep: of the sample, the places of those that are
+    wanted; a picture that cannot be read is not replaced then, for nobody knows of those of the others.
+    Raises DataError with every problem found.
     """
     found = find_pictures(folder, labelled, class_names)
-    chosen, digests = _readable(in_random_order(found.pictures, seed), samples)
+    ordered = in_random_order(found.pictures, seed)
+    if keep is not None:
+        ordered = [picture for place, picture in enumerate(ordered[:samples]) if keep(place)]
+        if not ordered:
+            raise DataError(
+                f"{folder}: no batch is left for this share of {len(found.pictures)} pictures; {FEWER}"
+            )
+    chosen, digests = _readable(ordered, samples)
     corrupt = corrupt_ids(digests)
     if not chosen:
         raise DataError(f"{folder}: none of its {len(digests)} pictures can be read ({listed(corrupt)})")
@@ -93,6 +103,9 @@ def open_folder(
             f"{len(corrupt)} of {len(digests)} files left out, because they cannot be read as images: {listed(corrupt)}"
         )
     return FolderImages(folder.name, chosen, list_digest(chosen, digests), found.class_names, tuple(notes))
+
+
+FEWER = "take fewer shares, smaller batches, or more --samples"
 
 
 def list_digest(pictures: Sequence[Picture], digests: Mapping[str, str | None]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finetune.errors import InputError
+from finetune.recalibration.shard import Shard
 
 Method = Literal["layerwise", "one_pass"]
 Statistics = Literal["auto", "plain", "matched"]
@@ -40,7 +41,9 @@ class Settings:
     finetune.recalibration.preprocessing.Preprocessing. signature: of a SavedModel. trust: run a Keras file's Lambdas.
     twin: the export of a Keras file, which it is measured through where its code is not here; left out, the one that
     lies beside it as saved_model/<n>. class_shares: of the images in service, which the gate expects; all alike where
-    they are not given. refused: where the report goes if the gate refuses.
+    they are not given. refused: where the report goes if the gate refuses. shard: of the images that this process
+    measures. meet: the folder where it meets those that measure the others. merged: moments of all shares, measured
+    before, which are put in force in place of those of the images.
     """
 
     method: Method = "layerwise"
@@ -60,6 +63,9 @@ class Settings:
     twin: Path | None = None
     class_shares: tuple[float, ...] | None = None
     refused: Path = Path("recalibration_refused.json")
+    shard: Shard | None = None
+    meet: Path | None = None
+    merged: Path | None = None
 
     def __post_init__(self) -> None:
         limits = {"samples": 1, "batch_size": 1, "memory": 0, "prior": 0, "tolerance": 0}
@@ -72,5 +78,17 @@ class Settings:
             problems.append(
                 "force: expected the reason why the gate is passed over, found nothing; it is recorded"
             )
+        if self.meet is not None and self.shard is None:
+            problems.append("meet: expected a share too (--shard I/N); without one there is nobody to meet")
+        if self.merged is not None and (self.method != "one_pass" or self.shard is not None):
+            problems.append(
+                "statistics: merged shares are one_pass statistics of all images; "
+                "say --method one_pass, and leave out --shard"
+            )
         if problems:
             raise InputError(problems)
+
+    @property
+    def publishes(self) -> bool:
+        """Of the shares of one set the first."""
+        return self.shard is None or self.shard.number == 1

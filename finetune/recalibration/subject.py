@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,18 +57,29 @@ class Subject:
     def open_images(self, source: ImageSource, settings: Settings) -> ImageSet:
         """The images that the settings ask for. Raises DataError with every problem found."""
         size, labelled = self.wanted.preprocessing.image_size, settings.labelled
+        keep = self._share(settings)
         if source.folder is not None:
             from finetune.recalibration.images import open_folder
 
             names = self.class_names if labelled else None
             return open_folder(
-                source.folder, settings.samples, settings.seed, labelled=labelled, class_names=names
+                source.folder,
+                settings.samples,
+                settings.seed,
+                labelled=labelled,
+                class_names=names,
+                keep=keep,
             )
         from finetune.recalibration.split_images import from_recipe, from_tfds
 
         if source.recipe is not None:
-            return from_recipe(source.recipe, size, settings.samples, labelled=labelled)
-        return from_tfds(source.tfds or "", size, settings.samples, labelled=labelled)
+            return from_recipe(source.recipe, size, settings.samples, labelled=labelled, keep=keep)
+        return from_tfds(source.tfds or "", size, settings.samples, labelled=labelled, keep=keep)
+
+    def _share(self, settings: Settings) -> Callable[[int], bool] | None:
+        """Whether this process measures the image at a place of the whole set; None where it measures all."""
+        shard, batch_size = settings.shard, self.model.batch_size or settings.batch_size
+        return None if shard is None else lambda place: shard.holds(place, batch_size)
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

@@ -96,7 +96,7 @@ def test_every_command_has_an_example_in_its_help(finetune, command):
     assert f"\n  finetune {command}" in finetune(command, "--help").out
 
 
-def test_there_are_twenty_one_commands():
+def test_there_are_twenty_two_commands():
     training = {
         "init",
         "cp",
@@ -114,7 +114,8 @@ def test_there_are_twenty_one_commands():
         "ui",
         "sync",
     }
-    assert set(COMMANDS) == training | {"compare", "recalibrate", "drift", "history", "rollback", "doctor"}
+    service = {"recalibrate", "merge-statistics", "drift", "history", "rollback"}
+    assert set(COMMANDS) == training | service | {"compare", "doctor"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
