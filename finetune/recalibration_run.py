@@ -137,7 +137,10 @@ def pooling(subject: Subject, images: ImageSet, settings: Settings, note: Callab
     """What puts the moments of this process together with those of others; the own ones where there are none."""
     if settings.merged is not None:
         merged = moments_for(subject.model.sites, settings.merged)
-        note(f"statistics of all shares out of {settings.merged}; the images are for the gate")
+        note(
+            f"statistics of all shares out of {settings.merged}; the images are for the gate, which cannot measure "
+            "those of the shares once more"
+        )
         return lambda own: merged
     if settings.shard is None:
         return tuple

@@ -26,7 +26,7 @@ from finetune.recalibration.subject import ImageSet, Prepared, Subject
 class BeforeAfter:
     """stored: by site path, the statistics before. positions: values behind a channel for one image.
     before, after: scores (images, classes), None where the model has none. expected: share of each class, (classes,),
-    None where nobody said."""
+    None where nobody said. confirmed: the statistics were measured once more."""
 
     subject: Subject
     images: ImageSet
@@ -36,6 +36,7 @@ class BeforeAfter:
     before: NDArray | None
     after: NDArray | None
     expected: NDArray | None
+    confirmed: bool = True
 
     def scores(self, outputs: NDArray | None) -> dict[str, float]:
         """Accuracy and the other metrics of outputs on the images, by name; empty where these have no labels."""
@@ -62,7 +63,7 @@ class BeforeAfter:
             images=self.measurement.images,
             positions=self.positions,
             statistics={site.path: site.statistics for site in self.subject.model.sites},
-            residual=self.measurement.residual,
+            residual=self.measurement.residual if self.confirmed else None,
             before=self.before,
             after=self.after,
             prior=self.measurement.prior,
@@ -110,7 +111,9 @@ def measure_subject(
         first = first_line(error)
         raise ModelError(f"{subject.address}: cannot be measured: {first}") from error
     expected = None if settings.class_shares is None else np.array(settings.class_shares)
-    return BeforeAfter(subject, images, measurement, stored, positions, before, after, expected)
+    # merged shares are statistics of images that are not here
+    confirmed = settings.merged is None
+    return BeforeAfter(subject, images, measurement, stored, positions, before, after, expected, confirmed)
 
 
 def first_moments(network: DeployedNetwork, batches: Prepared) -> tuple[list[PopulationMoments], int]:

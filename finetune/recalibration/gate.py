@@ -39,15 +39,15 @@ class Evidence:
     before, after: outputs on the calibration images under the old and the new statistics, (images, classes) or None
     where they are no scores of classes. positions: by site path, values behind one channel for one image.
     statistics: by site path, those that are to be published. residual: largest distance between them and a fresh
-    measurement. prior: N0. labels: of the calibration images, (images,), where known. labelled: outputs on labelled
-    images, which may be the calibration images. expected: share of each class in service, (classes,); all alike where
-    not known. loaders: what the format found out about the written copy.
+    measurement, None where there was none. prior: N0. labels: of the calibration images, (images,), where known.
+    labelled: outputs on labelled images, which may be the calibration images. expected: share of each class in
+    service, (classes,); all alike where not known. loaders: what the format found out about the written copy.
     """
 
     images: int
     positions: Mapping[str, int]
     statistics: Mapping[str, RunningStatistics]
-    residual: float
+    residual: float | None
     before: NDArray | None
     after: NDArray | None
     prior: float = 0.0
@@ -80,7 +80,7 @@ def judge(evidence: Evidence, tolerance: float = TOLERANCE) -> Verdict:
         enough_images(evidence.images, evidence.prior),
         enough_positions(evidence.images, evidence.positions, evidence.prior),
         finite(evidence.statistics),
-        at_rest(evidence.residual, evidence.statistics),
+        *([] if evidence.residual is None else [at_rest(evidence.residual, evidence.statistics)]),
         *evidence.loaders,
     ]
     pair = _probabilities(evidence.before, evidence.after)

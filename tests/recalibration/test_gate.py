@@ -139,6 +139,10 @@ def test_a_dead_channel_is_counted_and_a_dead_network_refused():
     assert not judge(evidence(FAIR, FAIR, statistics={"a": statistics(variance=0.0)})).passed
 
 
+def test_what_was_not_measured_once_more_is_not_said_to_be():
+    assert "residual" not in [check.name for check in judge(evidence(FAIR, FAIR, residual=None)).checks]
+
+
 @pytest.mark.parametrize(
     ("residual", "dtype", "passes"),
     [
