@@ -19,9 +19,10 @@ from finetune.masking import masked
 from finetune.tracking.address import Address, Found, is_address, parse
 from finetune.tracking.manners import good_manners
 from finetune.tracking.new_version import PARENT, Entry, log_version
-from finetune.tracking.store import reason_in_words, require_there, require_usable
+from finetune.tracking.store import open_client, reason_in_words, require_there
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
 Arguments = ParamSpec("Arguments")
@@ -68,15 +69,12 @@ class Registry:
     """Made by `open_registry`. Every method raises InputError, in one line."""
 
     def __init__(self, store: str) -> None:
-        from mlflow import MlflowClient
-
         self.store = store
-        self._require_usable()
-        self._client = MlflowClient(tracking_uri=store, registry_uri=store)
+        self._client = self._opened()
 
     @in_words
-    def _require_usable(self) -> None:
-        require_usable(self.store)
+    def _opened(self) -> MlflowClient:
+        return open_client(self.store)
 
     @in_words
     def find(self, text: str) -> Found:

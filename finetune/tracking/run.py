@@ -15,7 +15,7 @@ from finetune.tracking.earlier import EarlierSitting, earlier_sitting
 from finetune.tracking.manners import good_manners
 from finetune.tracking.model_folder import write_model_folder
 from finetune.tracking.params import flat_params
-from finetune.tracking.store import experiment_id, failure_in_words, require_usable
+from finetune.tracking.store import experiment_id, failure_in_words, open_client
 from finetune.tracking.system_metrics import watch_machine
 
 if TYPE_CHECKING:
@@ -109,13 +109,11 @@ class Tracker:
         tags: Mapping[str, str],
         earlier: str = "",
     ) -> None:
-        from mlflow import MlflowClient
         from mlflow.entities import Param
         from mlflow.tracking.context.registry import resolve_tags
 
         store, self._name = str(self.store), name
-        require_usable(store)
-        self._client = MlflowClient(tracking_uri=store, registry_uri=store)
+        self._client = open_client(store)
         self._experiment_id = experiment_id(self._client, store, experiment)
         self._earlier = earlier_sitting(self._client, self._experiment_id, earlier)
         if self._earlier:

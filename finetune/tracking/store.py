@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.errors import InputError, OutputError
+from finetune.folder_lock import lock_folder
 from finetune.masking import masked, without_secret
 
 if TYPE_CHECKING:
@@ -60,6 +63,36 @@ def require_usable(uri: str) -> None:
             connection.close()
 
 
+def open_client(uri: str) -> MlflowClient:
+    """A client of a store that is ready.
+
+    One process at a time where it is a local database: MLflow makes and changes the tables without a lock, and of
+    processes that open a new one together all fail. Raises as `require_usable`, and whatever MLflow raises.
+    """
+    from mlflow import MlflowClient
+
+    require_usable(uri)
+    with _alone_with(uri):
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        if uri.startswith(SQLITE):
+            # the tables of the runs, and those of the registry
+            client.search_experiments(max_results=1)
+            client.search_registered_models(max_results=1)
+        return client
+
+
+@contextmanager
+def _alone_with(uri: str) -> Iterator[None]:
+    if not uri.startswith(SQLITE):
+        yield
+        return
+    descriptor = lock_folder(Path(uri.removeprefix(SQLITE)).parent, wait=True)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def require_there(uri: str) -> None:
     """Raises OutputError where a local database was never made: a mistyped place, or the wrong working directory."""
     if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_file():
@@ -70,8 +103,18 @@ def require_there(uri: str) -> None:
 
 def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     """That of the experiment of a name, which is made where there is none."""
+    from mlflow.exceptions import MlflowException
+
     known = client.get_experiment_by_name(name)
-    return str(known.experiment_id if known else client.create_experiment(name, artifact_folder(uri)))
+    if known is None:
+        try:
+            return str(client.create_experiment(name, artifact_folder(uri)))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            # by another run, since it was asked for
+            known = client.get_experiment_by_name(name)
+    return str(known.experiment_id)
 
 
 def failure_in_words(uri: str, error: BaseException) -> str:

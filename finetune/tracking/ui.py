@@ -7,7 +7,7 @@ import sys
 from finetune.errors import InputError
 from finetune.masking import masked
 from finetune.tracking.manners import good_manners
-from finetune.tracking.store import require_usable
+from finetune.tracking.store import open_client
 
 
 def ui_command(uri: str, port: int) -> list[str]:
@@ -28,9 +28,6 @@ def ui_address(uri: str, port: int, experiment: str) -> str:
     It names the view: from the front page MLflow 3 leads to the traces of language models first.
     """
     with good_manners(uri):
-        from mlflow import MlflowClient
-
-        require_usable(uri)
-        known = MlflowClient(tracking_uri=uri, registry_uri=uri).get_experiment_by_name(experiment)
+        known = open_client(uri).get_experiment_by_name(experiment)
     page = f"experiments/{known.experiment_id}/runs?compareRunsMode=CHART&" if known else "?"
     return f"http://127.0.0.1:{port}/#/{page}workflowType=machine_learning"

@@ -194,3 +194,44 @@ def test_how_busy_the_machine_is_has_its_own_metrics(
     assert more == list(range(len(more)))
     assert len(more) > len(steps)
     assert metrics_of(False)[1] == []
+
+
+TOGETHER = """
+import sys
+from finetune.tracking import open_run
+said = []
+with open_run(sys.argv[1], "together", sys.argv[2], {}, {}, said.append) as tracking:
+    for step in range(1, 31):
+        tracking.log_epoch(step, {"a": 1.0, "b": 2.0})
+print("; ".join(said))
+"""
+
+
+def test_processes_that_begin_together_in_a_new_store_lose_nothing(tmp_path: Path) -> None:
+    """MLflow makes the tables without a lock: without ours, all of them lost all they had to say."""
+    store, names = f"sqlite:///{tmp_path}/new/mlflow.db", ("one", "two", "three")
+    started = [
+        subprocess.Popen([sys.executable, "-c", TOGETHER, store, name], stdout=subprocess.PIPE, text=True)
+        for name in names
+    ]
+    assert [process.communicate(timeout=120)[0].strip() for process in started] == ["", "", ""]
+    client = MlflowClient(tracking_uri=store)
+    runs = client.search_runs([client.get_experiment_by_name("together").experiment_id])
+    assert {run.info.run_name for run in runs} == set(names)
+    for run in runs:
+        assert [step for step, _ in history(client, run, "a")] == list(range(1, 31))
+        assert len(history(client, run, "b")) == 30
+
+
+def test_a_clock_that_jumps_back_changes_no_step(
+    tracked: Tracked, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def act(tracking: Any) -> None:
+        for step, now in enumerate((2e9, 1e9, 3e9), start=1):
+            monkeypatch.setattr(time, "time", lambda now=now: now)
+            tracking.log_epoch(step, {"train/loss": float(step)})
+        monkeypatch.undo()
+
+    run = tracked(act)
+    assert sorted(history(client, run, "train/loss")) == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    assert run.data.metrics["train/loss"] == 3.0
