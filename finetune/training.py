@@ -34,6 +34,7 @@ from finetune.temperature import at_temperature, divide_logits, fitted_temperatu
 from finetune.tracking import Tracker
 from finetune.train import Material, Resumed, fit_frozen_epochs, fit_stage, following_epochs
 from finetune.trained_part import Trainee, choose_trained
+from finetune.training_faults import faults_in_words
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -76,7 +77,15 @@ class Trained:
 
 
 def train(running: Running) -> Trained:
-    """The policy before, while and after the stages; the sites are read at every turning point."""
+    """The policy before, while and after the stages; the sites are read at every turning point.
+
+    Raises InputError where memory does not suffice for a batch, DataError where images went away.
+    """
+    with faults_in_words(batch_size(running.recipe, running.splits)):
+        return _train(running)
+
+
+def _train(running: Running) -> Trained:
     trainee, policy, watch = running.trainee, running.recipe.policy, running.watch
     calibration, material = calibration_of(running), material_of(running)
     pretrained = read(trainee.sites)

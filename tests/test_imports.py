@@ -54,6 +54,7 @@ LAYERS = [
     {"doctor"},
     {
         "own_loop",
+        "training_faults",
         "fine_tuning",
         "training",
         "run",
