@@ -69,7 +69,7 @@ def compare(
     crew: Crew = RayCluster(prepare) if on_ray else Workers(jobs, prepare)
     with clear_output_errors(out), Journal(out) as journal, crew as workers:
         known = len(journal.known)
-        progress.phase(f"{len(grid.arms())} policies and settings, {known} cells finished earlier, in {out}")
+        progress.phase(f"{compared(grid)}, {known} cells finished earlier, in {out}")
         rates = choose_rates(grid, journal, workers, progress)
         cells = finals(grid, rates)
         progress.phase(f"training {grid.seeds} seeds of each: {len(cells)} cells")
@@ -112,6 +112,13 @@ def in_words(outcome: Outcome) -> str:
         return f"failed: {outcome.failed}"
     test = outcome.score("accuracy")
     return f"test {test:.3f}, validation {outcome.validation_accuracy:.3f}, {outcome.seconds:.0f} s"
+
+
+def compared(grid: Grid) -> str:
+    """`3 policies`, `3 policies under 2 settings`."""
+    settings = len({arm.setting for arm in grid.arms()})
+    policies = f"{len(grid.policies)} {'policy' if len(grid.policies) == 1 else 'policies'}"
+    return policies if settings == 1 else f"{policies} under {settings} settings"
 
 
 def write_files(comparison: Comparison, recommended: dict[str, Path], out: Path) -> Path:

@@ -104,11 +104,12 @@ def in_words(done: Compared) -> str:
     from rich.console import Console
     from rich.table import Table
 
-    from finetune.comparison.tables import cells_of, headings
+    from finetune.comparison.tables import table as table_of
 
-    table = Table(*headings(done.comparison), box=None, pad_edge=False)
-    for line in done.comparison.lines:
-        table.add_row(*cells_of(line))
+    headings, rows = table_of(done.comparison)
+    table = Table(*headings, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
     console = Console(width=110)
     with console.capture() as captured:
         console.print(table)

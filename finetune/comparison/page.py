@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from finetune.comparison.comparison import Comparison, Line
 from finetune.comparison.curves import curves, drawn
-from finetune.comparison.tables import cells_of, headings
+from finetune.comparison.tables import table
 from finetune.report import figures
 
 PACKAGE = Path(__file__).parents[1]
@@ -31,11 +31,11 @@ def render(comparison: Comparison, recommended: Mapping[str, Path]) -> str:
         setting: [line for line in comparison.lines if line.arm.setting == setting]
         for setting in comparison.verdicts
     }
-    curve = curves(comparison.lines)
+    curve, (headings, rows) = curves(comparison.lines), table(comparison)
     return environment.get_template("page.html.jinja").render(
         comparison=comparison,
-        headings=headings(comparison),
-        rows=[cells_of(line) for line in comparison.lines],
+        headings=headings,
+        rows=rows,
         dots={setting: every_seed(lines, comparison.measured) for setting, lines in settings.items()},
         recommended=recommended,
         curve=drawn(*curve, comparison.measured) if curve else None,

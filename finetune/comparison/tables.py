@@ -14,15 +14,19 @@ from finetune.recipe import resolved
 from finetune.recipe_file import write
 
 
-def headings(comparison: Comparison) -> tuple[str, ...]:
-    return ("setting", "policy", "rate", comparison.measured, "validation", "seeds", "seconds")
+def table(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The headings, and a row for each line; settings have a column where there are any."""
+    headings = ("policy", "rate", comparison.measured, "validation", "seeds", "seconds")
+    rows = [_row(line) for line in comparison.lines]
+    if not any(line.arm.setting for line in comparison.lines):
+        return headings, rows
+    named = [(line.arm.setting or "-", *row) for line, row in zip(comparison.lines, rows, strict=True)]
+    return ("setting", *headings), named
 
 
-def cells_of(line: Line) -> tuple[str, ...]:
-    """One row under the headings."""
+def _row(line: Line) -> tuple[str, ...]:
     total = len(line.scores) + len(line.failures)
     return (
-        line.arm.setting or "-",
         line.arm.name,
         "recipe's" if line.rate is None else f"{line.rate:g}",
         _spread(line.mean, line.spread),

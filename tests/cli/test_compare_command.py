@@ -84,7 +84,6 @@ def test_compare_shows_the_table_the_verdict_the_failure_and_what_to_do_next(fin
     answer = finetune("compare", RECIPE, "--policies", "freeze,retrain", "--seeds", 4)
     lines = answer.out.splitlines()
     assert lines[0].split() == [
-        "setting",
         "policy",
         "rate",
         "test",
@@ -93,7 +92,7 @@ def test_compare_shows_the_table_the_verdict_the_failure_and_what_to_do_next(fin
         "seeds",
         "seconds",
     ]
-    assert lines[1].split() == ["-", "freeze", "0.01", "0.820", "±", "0.010", "0.800", "3", "of", "4", "10"]
+    assert lines[1].split() == ["freeze", "0.01", "0.820", "±", "0.010", "0.800", "3", "of", "4", "10"]
     assert "retrain beats freeze by 5.0 points, 95 % interval 5.0 to 5.0, 3 seeds" in lines
     assert "failed: freeze, rate 0.01, seed 0: diverged at step 3" in lines
     assert lines[-1] == "next    finetune run comparisons/resnet_freeze/recommended.yaml"

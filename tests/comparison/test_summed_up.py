@@ -12,7 +12,7 @@ from finetune.comparison.comparison import summed_up
 from finetune.comparison.outcome import Outcome
 from finetune.comparison.page import render
 from finetune.comparison.rates import chosen, finals, second_trials, trials
-from finetune.comparison.tables import cells_of, plain, write_recommended
+from finetune.comparison.tables import plain, table, write_recommended
 from finetune.recipe_file import load_recipe
 
 
@@ -92,7 +92,10 @@ def test_means_and_spreads_are_those_of_the_seeds_that_did_not_fail(compared):
     assert whole.spread == pytest.approx(np.std([0.6, 0.61, 0.62], ddof=1))
     broken = next(line for line in comparison.lines if line.arm == Arm("data.batch_size=8", "retrain"))
     assert broken.scores == {0: 0.6, 2: pytest.approx(0.62)}
-    assert cells_of(broken)[-2:] == ("2 of 3", "8")
+    headings, rows = table(comparison)
+    assert headings[:2] == ("setting", "policy")
+    [row] = [row for row in rows if row[:2] == ("data.batch_size=8", "retrain")]
+    assert row[-2:] == ("2 of 3", "8")
 
 
 def test_what_is_compared_can_be_balanced(grid, outcome):
