@@ -62,6 +62,7 @@ def look_at_data(recipe: Recipe, html: Path | None = None, progress: Progress | 
             splits.licence,
             (*splits.notes, *prepared.warnings),
             splits.multi_label,
+            recipe.data.originals(),
         )
         if html is not None:
             source = ImageSource(splits, recipe.data, recipe.seed, EVALUATION_BATCH)

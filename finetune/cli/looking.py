@@ -67,6 +67,7 @@ def summary(look: DataLook, html: Path | None) -> str:
     lines = [
         f"{look.name}: {len(look.class_names)} classes at {look.image_size} px",
         *(f"{reading.name:12}{reading.total:>7}  {reading.description}" for reading in look.readings),
+        *([f"images      {look.originals.words}"] if look.originals else []),
         "train by class",
         *rows,
         f"backbone    gets {number(reaches.lowest)} to {number(reaches.highest)}, means "
@@ -90,6 +91,7 @@ def as_plain(look: DataLook) -> dict[str, Any]:
         "class_names": list(look.class_names),
         "image_size": look.image_size,
         "licence": look.licence,
+        "originals": None if look.originals is None else vars(look.originals),
         "splits": {
             reading.name: {
                 "description": reading.description,

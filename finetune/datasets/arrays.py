@@ -13,6 +13,8 @@ from finetune.datasets.picture_files import Fractions
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from finetune.datasets.originals import Originals
+
 
 class Arrays(Dataset):
     """Images and labels in a .npz file that finetune.save_arrays wrote, divided there or by `fractions`."""
@@ -47,6 +49,14 @@ class Arrays(Dataset):
             shares_training=shares_training,
             multi_label=held.multi_label,
         )
+
+    def originals(self) -> Originals | None:
+        """By the shape of the largest array."""
+        from finetune.datasets.array_file import read_arrays
+        from finetune.datasets.originals import of_shape
+
+        images = read_arrays(Path(self.path).expanduser()).images.values()
+        return of_shape(sum(map(len, images)), *max(images, key=len).shape[1:])
 
     def _places(self, held: Any, seed: int) -> dict[str, tuple[str, list[int]]]:
         """By split: under which name in the file, and which of its images."""

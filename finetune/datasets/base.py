@@ -17,6 +17,8 @@ from finetune.datasets.mix import Mix
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from finetune.datasets.originals import Originals
+
 SPLIT_NAMES = ("train", "validation", "test", "calibration")
 
 
@@ -108,6 +110,10 @@ class Dataset(Component):
     @abstractmethod
     def read(self, image_size: int, seed: int) -> Splits:
         """The four splits of the source, at `image_size`. Raises DataError with every problem found."""
+
+    def originals(self) -> Originals | None:
+        """What the images are before they are resized, where that can be told without reading all of them."""
+        return None
 
     def check_augmentation(self, image_size: int) -> None:
         """Build the augmentation layers once, so that a wrong option is said before anything is trained."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from finetune.datasets.folder_scan import Picture
+    from finetune.datasets.originals import Originals
 
 
 class Fractions(Component):
@@ -75,6 +76,12 @@ class PictureFiles(Dataset):
             shares_training=shares_training,
             multi_label=isinstance(ordered["train"][0].label, tuple),
         )
+
+    def originals(self) -> Originals | None:
+        """By the headers of the files."""
+        from finetune.datasets.originals import originals_of
+
+        return originals_of([picture for pictures in self._find(0)[1].values() for picture in pictures])[0]
 
     def _open(self, name: str, pictures: Sequence[Picture], image_size: int) -> Split:
         from finetune.datasets.examples import make_examples

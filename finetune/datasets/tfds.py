@@ -13,6 +13,8 @@ from finetune.errors import DataError
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
+    from finetune.datasets.originals import Originals
+
 
 class TensorFlowDatasets(Dataset):
     """Any TFDS dataset that has an `image` and a `label`; `fashion_shift` ships with the package, `elpv` (real
@@ -57,6 +59,17 @@ class TensorFlowDatasets(Dataset):
             notes=(f"licence of {self.name}: {licence}",) if "commercial" in (licence or "").lower() else (),
             shares_training=self.calibration is None,
         )
+
+    def originals(self) -> Originals | None:
+        """By what the dataset says of its images; None where they have different sizes."""
+        from finetune.datasets.originals import of_shape
+        from finetune.datasets.tfds_builder import find_builder
+
+        data_dir = None if self.data_dir is None else str(Path(self.data_dir).expanduser())
+        info = find_builder(self.name, data_dir).info
+        shape = info.features["image"].shape
+        count = sum(split.num_examples for split in info.splits.values())
+        return None if None in shape else of_shape(count, *shape)
 
     def open_split(self, expression: str, image_size: int) -> tuple[Split, tuple[str, ...]]:
         """One split by itself, and the names of its classes. Raises DataError as `load` does."""

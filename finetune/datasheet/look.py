@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from finetune.datasets.originals import Originals
 from finetune.datasheet.reading import Reading
 from finetune.datasheet.repeats import Repeats
 
@@ -39,7 +40,8 @@ class BackboneInput:
 
 @dataclass(frozen=True)
 class DataLook:
-    """name: of the recipe. readings: train, validation, test, calibration. notes: what loading the data said."""
+    """name: of the recipe. readings: train, validation, test, calibration. notes: what loading the data said.
+    originals: the images before they are resized, where that is known."""
 
     name: str
     class_names: tuple[str, ...]
@@ -51,6 +53,7 @@ class DataLook:
     licence: str | None
     notes: tuple[str, ...]
     multi_label: bool = False
+    originals: Originals | None = None
 
     @property
     def concerns(self) -> tuple[str, ...]:
