@@ -32,7 +32,7 @@ from finetune.recipe_file import load_recipe
 from finetune.run import run
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
-POLICIES = ("freeze", "recalibrate", "retrain")
+POLICIES = ("freeze", "recalibrate", "retrain", "affine", "statistics")
 TODAY = ImageSource(tfds="elpv:poly_train+poly_calibration")
 COLUMNS = ("mono", "poly", "poly, measured anew")
 

@@ -35,7 +35,7 @@ def test_of_arrays_and_of_a_dataset_whose_images_are_alike(tmp_path):
     pair = np.zeros((9, 12, 7), np.uint8), np.arange(9) % 2
     path = save_arrays(tmp_path / "x.npz", pair)
     assert Arrays(path=str(path)).originals() == Originals(9, 7, 7, 7, 9)
-    assert TensorFlowDatasets(name="fashion_shift").originals().words == "28 px at the shorter side"
+    assert TensorFlowDatasets(name="fashion_shift").originals().smallest == 28
 
 
 def test_in_words():
