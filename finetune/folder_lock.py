@@ -7,12 +7,11 @@ import os
 from pathlib import Path
 
 
-def lock_folder(folder: Path, *, wait: bool = False) -> int:
-    """An open descriptor that holds the folder's lock. Raises BlockingIOError where another process holds it, unless it
-    is waited for."""
+def lock_folder(folder: Path) -> int:
+    """An open descriptor that holds the folder's lock. Raises BlockingIOError where another process holds it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
         raise

@@ -30,4 +30,4 @@ def _of_one_class(recipe: Recipe) -> Iterator[str]:
         yield f"head.temperature: {why} one temperature is fitted for one class of all; leave it out"
     for number, stage in enumerate(recipe.stages):
         if stage.label_smoothing:
-            yield f"stages.{number}.label_smoothing: {why} it spreads one label over all classes; leave it out"
+            yield f"stages[{number}].label_smoothing: {why} it spreads one label over all classes; leave it out"

@@ -21,7 +21,7 @@ from finetune.checkpoint import assign, values_of, variables_of
 from finetune.compiling import compile_stage
 from finetune.policies.base import Policy
 from finetune.progress import Progress
-from finetune.train import Material, feed_of, labels_of, legs_of
+from finetune.train import Material, feed_of, legs_of, training_labels
 from finetune.trained_part import Trainee, choose_trained
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def sweep_rates(
         trained = choose_trained(trainee, stage.train)
         policy.prepare(trainee.sites, trained=trained, steps_per_epoch=legs_of(stage, material)[0].steps)
         with fast_sites(model, trainee.sites):
-            labels = labels_of(stage, material)
+            labels = training_labels(stage, material)
             compile_stage(model, still, len(rates), labels=labels, backbone=trainee.backbone)
             feed, first = feed_of(material, stage), legs_of(stage, material)[0]
             batches = feed.batches(feed.training(first)).repeat().take(len(rates))

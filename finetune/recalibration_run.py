@@ -18,6 +18,7 @@ from finetune.progress import Progress
 from finetune.provenance import versions
 from finetune.recalibration.before_after import BeforeAfter, first_moments, measure_subject
 from finetune.recalibration.carried_reference import APART, apart, as_stored, carried, carried_on
+from finetune.recalibration.class_balance import CLASS_BALANCE
 from finetune.recalibration.companions import reference_file
 from finetune.recalibration.deployed_network import DeployedNetwork
 from finetune.recalibration.gate import Verdict, judge
@@ -37,6 +38,9 @@ NO_REFERENCE = (
     "no reference statistics beside the model: its statistics are measured plainly, which ruins a model that was "
     "trained with frozen statistics; --reference-images DIR with images it was trained on tells, and repairs it"
 )
+
+
+NO_MIX = "the gate did not judge the mix of classes: what the model puts out are no probabilities of one class an image"
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +115,8 @@ def carry_out(
     together = pooling(subject, images, settings, note)
     found = measure_subject(subject, images, reference.matched, settings, note, progress.share, together)
     verdict = judge(found.evidence, settings.tolerance)
+    if found.after is not None and not any(check.name == CLASS_BALANCE for check in verdict.checks):
+        note(NO_MIX)
     if settings.publishes:
         refuse(found, verdict, settings)
     lineage = record(found, verdict, settings)

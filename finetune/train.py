@@ -96,7 +96,7 @@ def fit_stage(
     first = (legs_ahead(ahead, resumed.standing if resumed else None) or ahead)[0]
     policy.prepare(trainee.sites, trained=trained, steps_per_epoch=first.steps)
     with fast_sites(trainee.model, trainee.sites):
-        labels = labels_of(stage, material)
+        labels = training_labels(stage, material)
         steps = steps_of(legs_of(stage, material))
         compile_stage(trainee.model, stage, steps, labels=labels, backbone=trainee.backbone)
         if resumed:
@@ -151,7 +151,7 @@ def fit_frozen_epochs(
     last = "the last" if len(part) == 1 else f"the last {len(part)}"
     title = f"{title}, {last} with running statistics that stay"
     with fast_sites(trainee.model, trainee.sites):
-        compile_with(trainee.model, optimizer, labels_of(stage, material))
+        compile_with(trainee.model, optimizer, training_labels(stage, material))
         model, feed = _without_backbone(trainee, stage, title, material, progress)
         watched = Watched(title, stage.epochs, progress, log, before, stage.early_stopping)
         # nothing follows, so nothing depends on the number of steps an epoch
@@ -201,19 +201,19 @@ def _without_backbone(
         progress.note(f"{title}: every epoch runs the backbone: {reason}")
         return trainee.model, feed_of(material, stage)
     # the model's own optimizer: what comes after the training asks the model for it
-    compile_with(cached.head, trainee.model.optimizer, labels_of(stage, material))
+    compile_with(cached.head, trainee.model.optimizer, training_labels(stage, material))
     fed = replace(material, training=Orders(cached.training), validation=cached.validation)
     return cached.head, feed_of(fed, stage, cached.rebatched)
 
 
-def labels_of(stage: Stage, material: Material) -> Labels:
+def training_labels(stage: Stage, material: Material) -> Labels:
     """What the training labels of a stage are; those of multi-label images are never smoothed."""
     return "shares" if stage.label_smoothing > 0 else material.labels
 
 
 def _without_shares(model: keras.Model, stage: Stage, material: Material) -> None:
     """Who evaluates or saves the model finds it compiled as any other."""
-    if labels_of(stage, material) == "shares":
+    if training_labels(stage, material) == "shares":
         compile_with(model, model.optimizer)
 
 

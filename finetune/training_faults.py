@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from finetune.errors import DataError, InputError
 
 UNREADABLE = re.compile(r"\b(\w*(?:Error|Exception)): (.*)")
+FRAMES = "Traceback (most recent call last)"
 """How TensorFlow quotes what a Python function in the input raised."""
 
 
@@ -22,9 +23,9 @@ def faults_in_words(batch_size: int) -> Iterator[None]:
     except tf.errors.ResourceExhaustedError as error:
         raise InputError(_too_large(batch_size)) from error
     except tf.errors.OpError as error:
-        # the frames of the function come first, what it raised last
+        # other errors of TensorFlow quote no frames; these come first, and what was raised last
         raised = UNREADABLE.findall(error.message.partition("[[{{node")[0])
-        if not raised:
+        if not raised or FRAMES not in error.message:
             raise
         kind, words = raised[-1]
         raise DataError(

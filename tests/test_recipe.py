@@ -18,7 +18,6 @@ SHIPPED = sorted(RECIPES.glob("*.yaml"))
 
 def test_every_policy_and_every_source_of_weights_has_a_shipped_recipe():
     recipes = [load_recipe(path) for path in SHIPPED]
-    assert len(recipes) == 12
     assert {type(recipe.policy) for recipe in recipes} >= {*POLICIES, Rules}
     assert {recipe.backbone.source for recipe in recipes} >= {"bundled", "efficientnet_lite", "keras_cv"}
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from finetune.damaged_archive import DAMAGED
 from finetune.datasets.base import SPLIT_NAMES
-from finetune.errors import DataError, InputError, OutputError
+from finetune.errors import DataError, InputError, OutputError, first_line
 
 LARGEST = 32 * 2**30
 """Bytes of the arrays together: they are in memory while a run lasts."""
@@ -187,8 +187,9 @@ def _loaded(path: Path) -> dict[str, NDArray[Any]]:
     except FileNotFoundError as error:
         raise DataError(f"data.path: there is no file {path}; finetune.save_arrays writes one") from error
     except DAMAGED as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"data.path: {path} is damaged, or no .npz file of plain arrays: {reason}") from error
+        raise DataError(
+            f"data.path: {path} is damaged, or no .npz file of plain arrays: {first_line(error)}"
+        ) from error
 
 
 def _written(path: Path, arrays: Mapping[str, Any]) -> Path:

@@ -27,6 +27,9 @@ recalibration fog looked as skewed as two classes do: the predictions before dec
 
 NAMED = 3
 
+CLASS_BALANCE = "class balance"
+"""The name of the check."""
+
 
 def class_balance(
     before: Float64, after: Float64, labels: NDArray[np.integer] | None, expected: Float64 | None
@@ -50,7 +53,7 @@ def class_balance(
     passed = apart - chance <= SKEWED
     if not passed:
         detail += "; give images of all classes, or say with --class-shares in which mix they come in service"
-    return Check("class balance", passed, detail)
+    return Check(CLASS_BALANCE, passed, detail)
 
 
 def _most(shares: Float64) -> str:

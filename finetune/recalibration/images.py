@@ -18,6 +18,9 @@ from finetune.datasets.picture import decode_picture
 from finetune.errors import DataError
 from finetune.recalibration.picture_list import find_pictures
 
+FEWER = "take fewer shares, smaller batches, or more --samples"
+"""What to do where a share has no image."""
+
 KEPT_IN_MEMORY = 1_000_000_000
 """Bytes of decoded pictures; a larger sample is decoded anew each time it is read."""
 
@@ -103,9 +106,6 @@ def open_folder(
             f"{len(corrupt)} of {len(digests)} files left out, because they cannot be read as images: {listed(corrupt)}"
         )
     return FolderImages(folder.name, chosen, list_digest(chosen, digests), found.class_names, tuple(notes))
-
-
-FEWER = "take fewer shares, smaller batches, or more --samples"
 
 
 def list_digest(pictures: Sequence[Picture], digests: Mapping[str, str | None]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,6 @@ class Meeting:
     shard: Shard
     identity: str
     patience: float = PATIENCE
-    sleep: Callable[[float], None] = time.sleep
     steps: int = 0
 
     def combine(self, own: Sequence[PopulationMoments]) -> Sequence[PopulationMoments]:
@@ -83,7 +82,7 @@ class Meeting:
                     f"{self.folder}: share {number} of {self.shard.of} has not come to cut {step} within "
                     f"{self.patience:g} s; see what became of it, and start all shares anew in an empty folder"
                 )
-            self.sleep(POLL)
+            time.sleep(POLL)
         try:
             return load(file)
         except (OSError, ValueError) as error:

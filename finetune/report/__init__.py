@@ -14,7 +14,7 @@ from finetune.masking import masked
 from finetune.report import figures
 from finetune.report.card import write_card
 from finetune.report.confusion import confusion_matrix, most_confused
-from finetune.report.definitions import METRICS, MULTI_LABEL_METRICS, SHIFT
+from finetune.report.definitions import SHIFT, definitions_of
 from finetune.report.formatting import number, share
 from finetune.result import RunResult
 
@@ -47,7 +47,7 @@ def render(result: RunResult) -> str:
     environment.filters.update(share=share, number=number)
     return environment.get_template("template.html.jinja").render(
         result=result,
-        metrics=MULTI_LABEL_METRICS if result.test.by_class else METRICS,
+        metrics=definitions_of(result.test),
         shift=SHIFT,
         curves=figures.learning_curves(result.epochs),
         depth=figures.svg(figures.shift_by_depth(result.sites)) if _moved(result) else None,

@@ -10,7 +10,7 @@ from statistics import fmean
 import jinja2
 import numpy as np
 
-from finetune.report.definitions import METRICS, MULTI_LABEL_METRICS
+from finetune.report.definitions import definitions_of
 from finetune.report.formatting import number, share
 from finetune.result import RunResult
 
@@ -54,7 +54,7 @@ def card(result: RunResult) -> str:
     )
     return environment.get_template("model_card.md.jinja").render(
         result=result,
-        metrics=MULTI_LABEL_METRICS if result.test.by_class else METRICS,
+        metrics=definitions_of(result.test),
         weakest=weakest(result),
         absent=[name for name, images in zip(result.class_names, _images(result), strict=True) if not images],
         moved=fmean(site.shift_mean for site in result.sites) if result.sites else 0.0,

@@ -1,5 +1,9 @@
 """What the figures of a report mean, in one sentence each."""
 
+from __future__ import annotations
+
+from finetune.result import Evaluation
+
 METRICS = {
     "accuracy": "Share of the test images whose most probable class is the true one.",
     "balanced_accuracy": "Mean over the classes of that share: a rare class counts as much as a common one.",
@@ -38,6 +42,12 @@ MULTI_LABEL_METRICS = {
     "average_precision": METRICS["average_precision"],
 }
 """Where an image shows any number of classes."""
+
+
+def definitions_of(evaluation: Evaluation) -> dict[str, str]:
+    """Of its metrics, by name."""
+    return MULTI_LABEL_METRICS if evaluation.by_class else METRICS
+
 
 SHIFT = {
     "mean": "Distance between the two running means, in standard deviations of the pretrained statistics.",

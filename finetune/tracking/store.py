@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.errors import InputError, OutputError
-from finetune.folder_lock import lock_folder
 from finetune.masking import masked, without_secret
 
 if TYPE_CHECKING:
@@ -86,8 +86,10 @@ def _alone_with(uri: str) -> Iterator[None]:
     if not uri.startswith(SQLITE):
         yield
         return
-    descriptor = lock_folder(Path(uri.removeprefix(SQLITE)).parent, wait=True)
+    # a file of its own: a run may hold its folder's lock, and closing the database itself would break SQLite's locks
+    descriptor = os.open(f"{uri.removeprefix(SQLITE)}.lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
