@@ -101,7 +101,7 @@ def _refuse_tags_and_depth(text: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         line = _line_of(event)
         if depth > DEEPEST:
-            raise NotReadable([Problem((), f"nested deeper than {DEEPEST} levels", place=line)])
+            raise NotReadable([_too_deep(line)])
         if tag := getattr(event, "tag", None):
             tagged.append(Problem((), f"YAML tag {tag!r} is not read; write the plain value", place=line))
     if tagged:
@@ -113,8 +113,15 @@ def _line_of(part: yaml.Event | yaml.Node) -> int:
     return part.start_mark.line + 1 if part.start_mark else 1
 
 
+def _too_deep(line: int) -> Problem:
+    return Problem((), f"nested deeper than {DEEPEST} levels", place=line)
+
+
 def _not_yaml(error: yaml.MarkedYAMLError, text: str) -> Problem:
     line = error.problem_mark.line if error.problem_mark else 0
+    if "maximum nesting depth" in (error.problem or ""):
+        # LibYAML as of PyYAML 6.0.4 has a bound of its own and, reading ahead, may meet it before ours
+        return _too_deep(line + 1)
     said = " ".join(part for part in (error.context, error.problem) if part)
     lines = text.splitlines()
     found = lines[line] if line < len(lines) else ""

@@ -275,6 +275,7 @@ def test_stages_may_not_be_empty():
         ),
         ("a: \x00", "x.yaml:1: not YAML: it holds characters that YAML does not allow"),
         ("a: \ud800", "x.yaml:1: not YAML: it holds characters that YAML does not allow"),
+        ("\n" + "[" * 21, "x.yaml:2: nested deeper than 20 levels"),
         ("\n" + "[" * 100_000, "x.yaml:2: nested deeper than 20 levels"),
         ("a: &a [*a]", "x.yaml:1: more than 10000 values or 20 levels, with aliases written out"),
     ],
