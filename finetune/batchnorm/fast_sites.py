@@ -1,7 +1,8 @@
 """Sites that train faster and compute the same: borrowed calls around the compile and fit of one stage.
 
-A site in batch mode runs the fused kernel, one in running mode a single multiply-add. Nothing of it is saved:
-configuration and variables stay those of the plain Keras layer.
+A site in batch mode runs the fastest kernel there is for it; one in running mode is a single multiply-add, and nothing at
+all where the convolution before it can take it into its own numbers. Nothing of it is saved: configuration and variables
+stay those of the plain Keras layers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from keras import ops
 from keras.layers import BatchNormalization
 
 from finetune.batchnorm.kernel import fusible, normalise_with_batch
+from finetune.batchnorm.producer import convolution_behind
 from finetune.batchnorm.sites import BNSite, SiteCall, replaced_calls
 
 
@@ -64,7 +66,9 @@ def _synchronised(layer: BatchNormalization) -> bool:
 
 
 def _with_batch(layer: BatchNormalization, inputs: Any) -> Any:
-    outputs, mean, variance = normalise_with_batch(inputs, layer.gamma, layer.beta, layer.epsilon)
+    outputs, mean, variance = normalise_with_batch(
+        inputs, layer.gamma, layer.beta, layer.epsilon, layer.moving_mean
+    )
     for moving, batch in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
         kept = ops.cast(moving, batch.dtype) * layer.momentum
         moving.assign(kept + batch * (1.0 - layer.momentum))
@@ -79,4 +83,7 @@ def _with_running(layer: BatchNormalization, inputs: Any) -> Any:
     offset = -ops.cast(layer.moving_mean, dtype) * scale
     if layer.beta is not None:
         offset = offset + ops.cast(layer.beta, dtype)
+    behind = convolution_behind(inputs)
+    if behind is not None:
+        return behind.scaled(scale, offset)
     return ops.cast(ops.cast(inputs, dtype) * scale + offset, layer.compute_dtype)

@@ -1,8 +1,9 @@
-"""One fused kernel for a site that normalises with the batch, behind one question to the Keras backend.
+"""The fastest kernel for a site that normalises with the batch, behind one question to the Keras backend.
 
 Keras computes BN from single operations (mean, squared difference, rsqrt, multiply, subtract, add), each of
 which reads the whole input again. TensorFlow's FusedBatchNormV3 does all of it in one kernel, and its gradient
-in another.
+in another, in far more time on a CPU than reading its inputs takes. Behind a convolution there are shorter ways: the
+moments of what it reads (finetune.batchnorm.gram_kernel), or two sums (finetune.batchnorm.sum_kernel).
 """
 
 from __future__ import annotations
@@ -10,6 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+
+from finetune.batchnorm.gram_kernel import normalise_pointwise, worth_it
+from finetune.batchnorm.producer import convolution_behind
+from finetune.batchnorm.sum_kernel import normalise_about
 
 FUSED_DTYPES = ("float32", "float16", "bfloat16")
 
@@ -25,16 +30,26 @@ def fusible(inputs: Any, axis: int) -> bool:
     )
 
 
-def normalise_with_batch(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any]:
+def normalise_with_batch(
+    inputs: Any, gamma: Any, beta: Any, epsilon: float, about: Any = None
+) -> tuple[Any, Any, Any]:
     """Normalise with the batch's own moments: outputs, mean and biased variance.
 
     inputs: (batch, ..., channels), such that `fusible` is true. gamma, beta: (channels,), None is ones, zeros.
-    The outputs have the dtype of the inputs; mean and variance are float32, (channels,), and the arithmetic is
-    float32 whatever the inputs. Gradients flow from the outputs to inputs, gamma and beta and are those of the
+    about: where the mean is expected, (channels,), such as the running mean; None where nothing is known. The outputs
+    have the dtype of the inputs; mean and variance are float32, (channels,), and the arithmetic is float32 whatever the
+    inputs. Gradients flow from the outputs to inputs, gamma and beta and are those of the
     definition, moments included; mean and variance are constants to them.
     """
     import tensorflow as tf
 
+    behind = convolution_behind(inputs)
+    # on an accelerator the fused kernel is cuDNN's, and products may be rounded to 10 bits (TF32)
+    if behind is not None and not tf.config.list_logical_devices("GPU"):
+        if worth_it(behind):
+            return normalise_pointwise(behind, gamma, beta, epsilon)
+        if about is not None:
+            return normalise_about(behind, about, gamma, beta, epsilon)
     channels = inputs.shape[-1]
     # the kernel knows rank 4 only, and to its moments all positions are alike
     images = inputs if len(inputs.shape) == 4 else tf.reshape(inputs, [1, 1, -1, channels])

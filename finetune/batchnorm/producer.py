@@ -1,0 +1,110 @@
+"""The convolution whose outputs a site normalises, where the graph that is being traced shows one.
+
+A convolution is linear, and so is a site at fixed statistics: both together are one convolution with other numbers.
+What was traced of the first one has no reader then, and TensorFlow drops it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+KINDS = {"Conv2D": "kernel", "DepthwiseConv2dNative": "depthwise kernel"}
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution:
+    """y = x * kernel + bias, channels last, float32. bias: (channels,), or None. operation: what was traced."""
+
+    x: Any
+    kernel: Any
+    bias: Any | None
+    operation: Any
+
+    @property
+    def pointwise(self) -> bool:
+        """One position of x makes one of y: a matrix product."""
+        return (
+            self.operation.type == "Conv2D"
+            and self.kernel.shape[:2] == (1, 1)
+            and self.kernel.shape[2] == self.x.shape[-1]
+            and list(self._attribute("strides")) == [1, 1, 1, 1]
+            and self._padding != "EXPLICIT"
+        )
+
+    def scaled(self, scale: Any, offset: Any) -> Any:
+        """y * scale + offset, both (channels,), as one convolution."""
+        import tensorflow as tf
+
+        if self.bias is not None:
+            offset = offset + self.bias * scale
+        return tf.nn.bias_add(self._run(self.kernel * self._by_kernel(scale)), offset)
+
+    def moved(self, offset: Any) -> Any:
+        """y + offset."""
+        import tensorflow as tf
+
+        return tf.nn.bias_add(self._run(self.kernel), offset if self.bias is None else offset + self.bias)
+
+    def _by_kernel(self, scale: Any) -> Any:
+        """The scale of every output channel where the kernel has that channel."""
+        import tensorflow as tf
+
+        if self.operation.type == "Conv2D":
+            return scale
+        # (height, width, channels, multiplier): output channel c * multiplier + m
+        return tf.reshape(scale, self.kernel.shape[2:])
+
+    def _run(self, kernel: Any) -> Any:
+        import tensorflow as tf
+
+        shared: dict[str, Any] = {
+            "strides": list(self._attribute("strides")),
+            "padding": self._padding,
+            "explicit_paddings": list(self._attribute("explicit_paddings")),
+            "dilations": list(self._attribute("dilations")),
+        }
+        if self.operation.type == "Conv2D":
+            return tf.raw_ops.Conv2D(input=self.x, filter=kernel, **shared)
+        return tf.raw_ops.DepthwiseConv2dNative(input=self.x, filter=kernel, **shared)
+
+    @property
+    def _padding(self) -> str:
+        return str(self._attribute("padding").decode())
+
+    def _attribute(self, name: str) -> Any:
+        return self.operation.get_attr(name)
+
+
+def convolution_behind(inputs: Any) -> Convolution | None:
+    """That of these inputs of a site; None where the backend is another, where nothing is traced, and where the inputs
+    come from anything else, are not float32, or have their channels elsewhere than last."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    if tf.executing_eagerly() or not tf.is_tensor(inputs) or inputs.dtype != tf.float32:
+        return None
+    operation, bias = _without_bias(inputs)
+    if operation.type not in KINDS or operation.get_attr("data_format") != b"NHWC":
+        return None
+    x, kernel = operation.inputs
+    if not (kernel.shape.is_fully_defined() and x.shape[-1]):
+        return None
+    return Convolution(x, kernel, bias, operation)
+
+
+def _without_bias(inputs: Any) -> tuple[Any, Any | None]:
+    """The operation behind the inputs; where it adds a bias to the channels, the one behind that, and the bias."""
+    import tensorflow as tf
+
+    operation = inputs.op
+    if operation.type not in ("AddV2", "BiasAdd"):
+        return operation, None
+    first, second = operation.inputs
+    channels = inputs.shape[-1]
+    if first.op.type in KINDS and second.shape.num_elements() == channels == second.shape[-1]:
+        return first.op, tf.reshape(second, [channels])
+    return operation, None

@@ -1,0 +1,142 @@
+"""A site behind a 1 x 1 convolution, normalised from the moments of what that reads: the definition in float64."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune.batchnorm import gram_kernel
+from finetune.batchnorm.gram_kernel import normalise_pointwise, worth_it
+from finetune.batchnorm.producer import convolution_behind
+
+EPSILON, READ, MADE = 1e-3, 4, 12
+
+
+def drawn(seed=0, images=6, side=5, read=READ, made=MADE, loc=0.3):
+    """x as behind a ReLU, kernel, bias, gamma, beta, and what is upstream of the outputs."""
+    random = np.random.default_rng(seed)
+    x = np.maximum(random.normal(loc, 1, (images, side, side, read)), 0)
+    kernel = random.normal(0, 0.5, (1, 1, read, made))
+    vectors = random.normal(1, 0.3, (3, made))
+    return [x, kernel, *vectors, random.normal(0, 1, (images, side, side, made))]
+
+
+def definition(x, kernel, bias, gamma, beta, upstream):
+    """Outputs, mean, biased variance, and the gradients of sum(outputs * upstream) by x, kernel, gamma and beta."""
+    rows, weights = x.reshape(-1, x.shape[-1]), upstream.reshape(-1, kernel.shape[-1])
+    y = rows @ kernel[0, 0] + bias
+    mean, variance = y.mean(0), y.var(0)
+    deviation = np.sqrt(variance + EPSILON)
+    normalised = (y - mean) / deviation
+    of_gamma, of_beta = (weights * normalised).sum(0), weights.sum(0)
+    of_y = gamma / deviation * (weights - weights.mean(0) - normalised * (weights * normalised).mean(0))
+    outputs = (normalised * gamma + beta).reshape(upstream.shape)
+    of_x = (of_y @ kernel[0, 0].T).reshape(x.shape)
+    return outputs, mean, variance, of_x, (rows.T @ of_y)[None, None], of_gamma, of_beta
+
+
+def computed(*values):
+    """The same by the kernel, of a convolution that was traced."""
+
+    @tf.function(autograph=False)
+    def run(x, kernel, bias, gamma, beta, upstream):
+        watched = [x, kernel, gamma, beta]
+        with tf.GradientTape() as tape:
+            tape.watch(watched)
+            y = tf.nn.conv2d(x, kernel, 1, "VALID") + tf.reshape(bias, [1, 1, 1, -1])
+            outputs, mean, variance = normalise_pointwise(convolution_behind(y), gamma, beta, EPSILON)
+            total = tf.reduce_sum(outputs * upstream)
+        return [outputs, mean, variance, *tape.gradient(total, watched)]
+
+    return run(*(tf.constant(v, tf.float32) for v in values))
+
+
+def furthest(found, expected):
+    """The largest distance, relative to the largest value of each."""
+    return max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(found, expected, strict=True))
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    images=st.integers(2, 9),
+    side=st.integers(1, 6),
+    read=st.integers(1, 9),
+    made=st.integers(1, 20),
+)
+def test_outputs_moments_and_gradients_are_those_of_the_definition(seed, images, side, read, made):
+    values = drawn(seed, images, side, read, made)
+    found, expected = computed(*values), definition(*values)
+    assert len(found) == len(expected) == 7
+    for a, b in zip(found, expected, strict=True):
+        # the gradients are sums over positions of numbers about 1
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5 * max(1.0, np.abs(b).max()))
+
+
+def test_it_is_as_exact_as_float32_is():
+    values = drawn(images=16, side=12, read=16, made=64)
+    assert furthest(computed(*values), definition(*values)) < 5e-6
+
+
+def cancelling():
+    """Channels in pairs that are nearly alike, and outputs that are their differences."""
+    x, kernel, *rest = drawn(images=8, side=8, loc=3.0)
+    x[..., 1::2] = x[..., ::2] + 1e-3 * np.random.default_rng(5).normal(size=x[..., ::2].shape)
+    kernel[0, 0, 1::2] = -kernel[0, 0, ::2]
+    # as float32 has them
+    return [np.float64(np.float32(v)) for v in (x, kernel, *rest)]
+
+
+def test_where_summands_cancel_the_variance_is_measured_on_what_is_normalised(monkeypatch):
+    values = cancelling()
+    expected = definition(*values)[2]
+    assert np.abs(computed(*values)[2] / expected - 1).max() < 1e-3
+    monkeypatch.setattr(gram_kernel, "CANCELS", np.inf)
+    assert np.abs(computed(*values)[2] / expected - 1).max() > 1e-2
+
+
+def test_no_gamma_is_ones_no_beta_zeros_and_a_bias_has_no_gradient():
+    x, kernel, bias, *_ = (tf.constant(v, tf.float32) for v in drawn())
+
+    @tf.function(autograph=False)
+    def run():
+        with tf.GradientTape() as tape:
+            tape.watch(bias)
+            behind = convolution_behind(tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "VALID"), bias))
+            outputs, mean, variance = normalise_pointwise(behind, None, None, EPSILON)
+        return outputs, mean, variance, tape.gradient(outputs, bias)
+
+    outputs, mean, variance, of_bias = run()
+    ones, zeros = np.ones(MADE), np.zeros(MADE)
+    expected = definition(
+        np.asarray(x), np.asarray(kernel), np.asarray(bias), ones, zeros, np.asarray(outputs)
+    )
+    np.testing.assert_allclose(outputs, expected[0], atol=1e-5)
+    np.testing.assert_allclose(mean, expected[1], atol=1e-5)
+    np.testing.assert_allclose(variance, expected[2], rtol=1e-5)
+    np.testing.assert_array_equal(of_bias, zeros)
+
+
+@pytest.mark.parametrize(
+    ("side", "read", "made", "kernel", "strides", "takes"),
+    [
+        (8, 4, 12, 1, 1, True),
+        (8, 4, 11, 1, 1, False),
+        (8, 4, 12, 3, 1, False),
+        (8, 4, 12, 1, 2, False),
+        (2, 16, 64, 1, 1, True),
+        (2, 20, 80, 1, 1, False),
+        (None, 4, 12, 1, 1, False),
+    ],
+)
+def test_it_takes_convolutions_of_1_x_1_that_make_three_times_the_channels(
+    side, read, made, kernel, strides, takes
+):
+    @tf.function(input_signature=[tf.TensorSpec([None, side, side, read])], autograph=False)
+    def run(x):
+        y = tf.nn.conv2d(x, tf.ones([kernel, kernel, read, made]), strides, "SAME")
+        assert worth_it(convolution_behind(y)) is takes
+        return y
+
+    assert run.get_concrete_function() is not None

@@ -1,0 +1,117 @@
+"""The convolution behind a site: found where there is one, and with a site at fixed statistics one convolution."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from finetune.batchnorm.producer import convolution_behind
+
+X = np.random.default_rng(0).normal(1, 2, (3, 9, 9, 4))
+SCALE, OFFSET = np.random.default_rng(1).uniform(0.5, 2, (2, 8))
+
+CONVOLUTIONS = {
+    "plain": lambda: layers.Conv2D(8, 3, use_bias=False),
+    "bias": lambda: layers.Conv2D(8, 3),
+    "same": lambda: layers.Conv2D(8, 3, padding="same"),
+    "strided": lambda: layers.Conv2D(8, 3, strides=2, padding="same"),
+    "1 x 1": lambda: layers.Conv2D(8, 1),
+    "depthwise": lambda: layers.DepthwiseConv2D(3, depth_multiplier=2),
+    "depthwise without bias": lambda: layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False),
+    "depthwise strided": lambda: layers.DepthwiseConv2D(3, strides=2, depth_multiplier=2),
+}
+
+
+def built(make):
+    keras.utils.set_random_seed(3)
+    layer = make()
+    layer.build(X.shape)
+    for variable in layer.weights:
+        variable.assign(np.random.default_rng(4).normal(size=variable.shape))
+    return layer
+
+
+def outputs_and_gradients(layer, apply):
+    """Of sum(apply(layer(x))²), by x and all that trains; as a graph, whose kinds of operation come as well."""
+    x, weights = tf.constant(X, tf.float32), [variable.value for variable in layer.trainable_variables]
+
+    @tf.function(autograph=False)
+    def run():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = apply(layer(x))
+            total = tf.reduce_sum(tf.square(outputs))
+        return [outputs, *tape.gradient(total, [x, *weights])]
+
+    return run()
+
+
+def folded(y):
+    behind = convolution_behind(y)
+    assert behind is not None
+    return behind.scaled(tf.constant(SCALE, tf.float32), tf.constant(OFFSET, tf.float32))
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_a_scaled_convolution_is_the_scaled_outputs_and_trains_alike(kind):
+    layer = built(CONVOLUTIONS[kind])
+    expected = outputs_and_gradients(layer, lambda y: y * np.float32(SCALE) + np.float32(OFFSET))
+    found = outputs_and_gradients(layer, folded)
+    assert len(found) == 2 + len(layer.trainable_variables)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
+
+
+def behind(make, dtype=tf.float32, format_="last"):
+    """What is found behind the outputs of a function of x, in a graph."""
+    shape = X.shape if format_ == "last" else (3, 4, 9, 9)
+    found = []
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, dtype)], autograph=False)
+    def run(x):
+        found.append(convolution_behind(make(x)))
+        return x
+
+    run.get_concrete_function()
+    return found[0]
+
+
+def conv(x, channels=8, side=3):
+    return tf.nn.conv2d(x, tf.ones([side, side, 4, channels], x.dtype), 1, "SAME")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: x,
+        lambda x: tf.nn.relu(conv(x)),
+        lambda x: conv(x) + conv(x),
+        lambda x: conv(x) + tf.ones([3, 9, 9, 8]),
+        lambda x: conv(x) + tf.ones([9, 1]),
+        lambda x: tf.matmul(x, tf.ones([4, 8])),
+    ],
+    ids=["an input", "an activation", "two of them", "more than a bias", "a column", "a product"],
+)
+def test_nothing_else_is_taken_for_a_convolution(make):
+    assert behind(make) is None
+
+
+def test_a_convolution_is_found_in_graphs_of_float32_with_channels_last_only():
+    assert behind(conv) is not None
+    assert behind(conv, tf.float64) is None
+    assert behind(conv, tf.bfloat16) is None
+    first = lambda x: tf.nn.conv2d(x, tf.ones([3, 3, 4, 8]), 1, "SAME", data_format="NCHW")  # noqa: E731
+    assert behind(first, format_="first") is None
+    assert convolution_behind(conv(tf.constant(X, tf.float32))) is None
+
+
+def test_a_moved_convolution_is_the_moved_outputs():
+    layer = built(CONVOLUTIONS["bias"])
+
+    @tf.function(autograph=False)
+    def run(x):
+        return convolution_behind(layer(x)).moved(tf.constant(OFFSET, tf.float32))
+
+    x = tf.constant(X, tf.float32)
+    np.testing.assert_allclose(run(x), layer(x) + np.float32(OFFSET), rtol=1e-5, atol=1e-4)

@@ -1,0 +1,82 @@
+"""A site behind a convolution, normalised from sums about where the mean is expected: the definition in float64."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from finetune.batchnorm import sum_kernel
+from finetune.batchnorm.producer import convolution_behind
+from finetune.batchnorm.sum_kernel import normalise_about
+
+EPSILON, CHANNELS = 1e-3, 3
+
+
+def drawn(distance):
+    """y with its means so many standard deviations from where they are expected, gamma, beta, about, and upstream."""
+    random = np.random.default_rng(0)
+    about = random.normal(0, 5, CHANNELS)
+    y = random.normal(0, 2, (7, 6, 5, CHANNELS)) + about + 2 * distance
+    return [y, *random.normal(1, 0.3, (2, CHANNELS)), about, random.normal(0, 1, y.shape)]
+
+
+def definition(y, gamma, beta, about, upstream):
+    """Outputs, mean, biased variance, and the gradients of sum(outputs * upstream) by y, gamma and beta."""
+    axes = (0, 1, 2)
+    mean, variance = y.mean(axes), y.var(axes)
+    deviation = np.sqrt(variance + EPSILON)
+    normalised = (y - mean) / deviation
+    of_gamma, of_beta = (upstream * normalised).sum(axes), upstream.sum(axes)
+    of_y = (
+        gamma / deviation * (upstream - upstream.mean(axes) - normalised * (upstream * normalised).mean(axes))
+    )
+    return normalised * gamma + beta, mean, variance, of_y, of_gamma, of_beta
+
+
+def computed(*values):
+    """The same by the kernel, behind a convolution that hands on what it reads."""
+    identity = np.eye(CHANNELS, dtype=np.float32)[None, None]
+
+    @tf.function(autograph=False)
+    def run(y, gamma, beta, about, upstream):
+        watched = [y, gamma, beta]
+        with tf.GradientTape() as tape:
+            tape.watch(watched)
+            behind = convolution_behind(tf.nn.conv2d(y, identity, 1, "VALID"))
+            outputs, mean, variance = normalise_about(behind, about, gamma, beta, EPSILON)
+            total = tf.reduce_sum(outputs * upstream)
+        return [outputs, mean, variance, *tape.gradient(total, watched)]
+
+    return run(*(tf.constant(v, tf.float32) for v in values))
+
+
+@pytest.mark.parametrize("distance", [0.0, 0.9, 3.0, 100.0])
+def test_outputs_moments_and_gradients_are_those_of_the_definition_however_far_the_mean_is(distance):
+    values = drawn(distance)
+    # float32 has seven digits of y itself
+    lost = 1e-6 * max(1.0, distance)
+    for found, expected in zip(computed(*values), definition(*values), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=20 * lost, atol=20 * lost)
+
+
+def test_far_means_need_the_second_sum(monkeypatch):
+    monkeypatch.setattr(sum_kernel, "FAR", np.inf)
+    values = drawn(100.0)
+    variance = computed(*values)[2]
+    assert np.abs(variance / definition(*values)[2] - 1).max() > 1e-3
+
+
+def test_no_gradient_flows_to_where_the_mean_was_expected_nor_from_the_moments():
+    y, *_, about, _ = (tf.constant(v, tf.float32) for v in drawn(0.5))
+
+    @tf.function(autograph=False)
+    def run():
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch([y, about])
+            behind = convolution_behind(tf.nn.conv2d(y, tf.eye(CHANNELS)[None, None], 1, "VALID"))
+            outputs, mean, variance = normalise_about(behind, about, None, None, EPSILON)
+            moments, total = tf.reduce_sum(mean + variance), tf.reduce_sum(outputs)
+        assert tape.gradient(moments, y) is None
+        assert tape.gradient(total, about) is None
+        return tape.gradient(total, y)
+
+    assert run().shape == y.shape
