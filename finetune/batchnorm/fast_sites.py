@@ -1,8 +1,8 @@
 """Sites that train faster and compute the same: borrowed calls around the compile and fit of one stage.
 
-A site in batch mode runs the fastest kernel there is for it; one in running mode is a single multiply-add, and nothing at
-all where the convolution before it can take it into its own numbers. Nothing of it is saved: configuration and variables
-stay those of the plain Keras layers.
+A site in batch mode runs the fastest kernel there is for it. One in running mode is a single multiply-add, and nothing
+at all where the convolution before it can take it into its own numbers. Nothing of it is saved: configuration and
+variables stay those of the plain Keras layers.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """A site behind a 1 x 1 convolution that makes many channels of few, normalised before its input exists.
 
-The inputs of such a site are y = x W, position by position, so that their moments follow from those of x: with m and S
-the mean and the biased covariance of x over all positions, those of y are the mean m W and the variances diag(W' S W). x
-has a quarter of the channels or a sixth, and its covariance costs that share of the convolution's multiplications. Once
-the variances are known, convolution and site are one convolution, (x - m) W s + beta with
-s = gamma / sqrt(variance + epsilon), whose outputs are written once; Keras writes y, reads it twice for its moments and
+The inputs of such a site are y = x W, position by position, so that their moments follow from those of x: with m and
+S the mean and the biased covariance of x over all positions, those of y are the mean m W and the variances diag(W' S
+W). x has a quarter of the channels or a sixth, and its covariance costs that share of the convolution's
+multiplications. Once the variances are known, convolution and site are one convolution, (x - m) W s + beta with s =
+gamma / sqrt(variance + epsilon), whose outputs are written once; Keras writes y, reads it twice for its moments and
 three times to normalise it.
 
-The gradients are those of the definition, moments included, with sums over positions of y replaced in the same way: with
-K = (x - m)' dz of n positions, d beta = sum dz, d gamma = diag(W' K) / sqrt(variance + epsilon) and
+The gradients are those of the definition, moments included, with sums over positions of y replaced in the same way:
+with K = (x - m)' dz of n positions, d beta = sum dz, d gamma = diag(W' K) / sqrt(variance + epsilon) and
 a = -s d gamma / (n sqrt(variance + epsilon)) they are d W = K s + n S W a and
 d x = dz s W' + (x - m) W a W' - (s d beta / n) W'.
 """

@@ -1,9 +1,9 @@
 """A site behind any other convolution, normalised from two sums: of its inputs, and of their squares.
 
-Two kernels of TensorFlow read a tensor and write a few numbers: the gradient of a bias is the sum of a channel, and that
-of a depthwise kernel of one position the sum of a channel's products. E[y²] - E[y]² loses digits where the mean is far
-from zero, so the convolution gets the running mean as a bias, at no cost, and what is summed is y about it. Where the
-batch is far from the running mean, the squares are summed once more, about the mean of the batch.
+Two kernels of TensorFlow read a tensor and write a few numbers: the gradient of a bias is the sum of a channel, and
+that of a depthwise kernel of one position the sum of a channel's products. E[y²] - E[y]² loses digits where the mean
+is far from zero, so the convolution gets the running mean as a bias, at no cost, and what is summed is y about it.
+Where the batch is far from the running mean, the squares are summed once more, about the mean of the batch.
 
     d gamma = sum dz (y - mean) / sqrt(variance + epsilon), and the gradient of the inputs is
     s dz - s / n (sum dz + (y - mean) d gamma / sqrt(variance + epsilon)), with s = gamma / sqrt(variance + epsilon).

@@ -12,7 +12,9 @@ from finetune.policies import Affine, Freeze, Retrain, Statistics
 from tests.nets import (
     CLASSES,
     NETS,
+    SIZE,
     compile_and_fit,
+    disturbed,
     functional_net,
     images,
     labels,
@@ -28,6 +30,23 @@ def sure_net():
     model = functional_net()
     next(layer for layer in model.layers if isinstance(layer, layers.Dropout)).rate = 0.0
     return model
+
+
+def wide_net():
+    """Sites behind each kind of convolution that takes a site into its own numbers: 3 x 3, 1 x 1 to many channels,
+    depthwise, 1 x 1 to few."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = inputs
+    for convolution in (
+        layers.Conv2D(4, 3, padding="same"),
+        layers.Conv2D(16, 1, use_bias=False),
+        layers.DepthwiseConv2D(3, padding="same"),
+        layers.Conv2D(4, 1),
+    ):
+        x = layers.ReLU()(layers.BatchNormalization()(convolution(x)))
+    outputs = layers.Dense(CLASSES, activation="softmax")(layers.GlobalAveragePooling2D()(x))
+    return disturbed(keras.Model(inputs, outputs))
 
 
 def in_float64(build):
@@ -53,17 +72,23 @@ def outputs_and_gradients(model, x):
     x = tf.constant(x, model.weights[0].dtype)
     weights = tf.constant(np.random.default_rng(4).normal(size=(len(x), CLASSES)), x.dtype)
     variables = [v.value for v in model.trainable_variables]
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        outputs = model(x, training=True)
-        total = tf.reduce_sum(outputs * weights)
-    return [outputs, *tape.gradient(total, [x, *variables])]
+
+    # as a graph: what stands before a site shows there only
+    @tf.function(autograph=False)
+    def run():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = model(x, training=True)
+            total = tf.reduce_sum(outputs * weights)
+        return [outputs, *tape.gradient(total, [x, *variables])]
+
+    return run()
 
 
-@pytest.mark.parametrize("net", ["functional", "custom_layer", "subclassed"])
+@pytest.mark.parametrize("net", ["functional", "custom_layer", "subclassed", "wide"])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_outputs_gradients_and_statistics_are_those_of_float64(net, policy):
-    build = {**NETS, "functional": sure_net}[net]
+    build = {**NETS, "functional": sure_net, "wide": wide_net}[net]
     ours, reference = build(), in_float64(build)
     sites, expected_sites = sites_of(ours, policy), sites_of(reference, policy)
     expected = outputs_and_gradients(reference, images(16))
@@ -181,9 +206,21 @@ def test_sites_in_batch_mode_are_one_kernel_and_frozen_ones_a_multiply_add():
         site.follow(None) if mode == "batch" else site.freeze()
     with fast_sites(model, sites):
         found = operations(model)
-    assert found.count("FusedBatchNormV3") == MIXED.count("batch")
-    assert found.count("Rsqrt") == MIXED.count("running")
+    # two in batch mode: behind a convolution by its sums, behind a dense layer by the fused kernel
+    assert found.count("DepthwiseConv2dNativeBackpropFilter") == found.count("FusedBatchNormV3") == 1
+    # the frozen one is in the numbers of its convolution: one more multiplication, of its kernel, and none of images
+    assert found.count("Rsqrt") == 2
     assert "SquaredDifference" not in found
+
+
+def test_a_site_behind_a_convolution_to_many_channels_is_normalised_without_reading_them():
+    model = wide_net()
+    with fast_sites(model, sites_of(model, "retrain")):
+        found = operations(model)
+    assert "FusedBatchNormV3" not in found
+    # three of the four sites sum what they read; the other takes the variances off the covariance of the few channels
+    assert found.count("DepthwiseConv2dNativeBackpropFilter") == 3
+    assert found.count("MatrixDiagPartV3") == 1
 
 
 class Renamed(layers.BatchNormalization):
