@@ -36,8 +36,8 @@ def test_within_an_epoch_it_is_due_after_so_many_seconds_and_at_its_end_at_once(
     assert not pace.within_an_epoch
 
 
-@pytest.mark.parametrize("took", [0.01, 1.0, 100.0])
-@pytest.mark.parametrize("step", [0.003, 2.0])
+@pytest.mark.parametrize("took", [0.01, 1.0, 20.0])
+@pytest.mark.parametrize("step", [0.05, 2.0])
 @pytest.mark.parametrize("epochs", [False, True])
 def test_they_never_have_more_than_two_percent_of_the_time(clock, took, step, epochs):
     pace, writing, begun = Pace(1e-9, clock), 0.0, clock.now

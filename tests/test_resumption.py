@@ -16,7 +16,6 @@ from mlflow import MlflowClient
 
 from finetune import checkpoint, pace
 from finetune.errors import InputError, Interrupted
-from finetune.keeping import StandingKeeper
 from finetune.progress import Progress
 from finetune.recipe_file import load_text
 from finetune.resumption import resume
@@ -38,7 +37,6 @@ data:
   calibration: "calibration[:64]"
   image_size: 12
   batch_size: 32
-  {more}
 batchnorm: {policy}
 stages: {stages}
 tracking: {{uri: "sqlite:///{folder}/mlflow.db", experiment: {experiment}, register: {experiment}}}
@@ -51,12 +49,6 @@ STAGES = {
     " {train: everything, epochs: 3, learning_rate: 0.05, optimizer: adam, schedule: constant}]",
     # three legs, and an average of the weights
     "legs": "[{train: everything, epochs: 4, learning_rate: 0.005, batch_size: [16, 32, 32, 48], ema: 0.9}]",
-    # labels that are shares, steps of two batches, images of two
-    "shares": "[{train: everything, epochs: 4, learning_rate: 0.005, batch_size: 16, accumulate: 2,"
-    " label_smoothing: 0.1}]",
-    # features kept of two draws of every image, then every image drawn anew
-    "drawn": "[{train: head, epochs: 2, learning_rate: 0.1, cached_views: 2},"
-    " {train: everything, epochs: 2, learning_rate: 0.005}]",
     # it stops by itself after two epochs
     "early": "[{train: everything, epochs: 9, learning_rate: 5.0, warmup: 0, schedule: constant, early_stopping: 1}]",
 }
@@ -75,15 +67,8 @@ def place(tmp_path_factory):
     return folder
 
 
-MORE = {
-    "shares": "mix: {kind: cutmix}",
-    "drawn": "augment: [{layer: RandomTranslation, options: {height_factor: 0.2, width_factor: 0.2}}]",
-}
-
-
 def text_of(place, stages, policy="{policy: retrain}", experiment="resumed"):
-    more = MORE.get(stages, "")
-    return RECIPE.format(folder=place, policy=policy, stages=STAGES[stages], experiment=experiment, more=more)
+    return RECIPE.format(folder=place, policy=policy, stages=STAGES[stages], experiment=experiment)
 
 
 class BrokenOff(Progress):
@@ -166,7 +151,6 @@ def whole(place):
         ("shared", "{policy: retrain}", 3),
         ("shared", "{policy: retrain}", 5),
         ("legs", RETRAIN_AND_FREEZE, 3),
-        ("early", "{policy: freeze}", 1),
     ],
 )
 def test_ended_at_once_in_any_epoch_it_ends_bit_by_bit_the_same(place, whole, stages, policy, after):
@@ -180,20 +164,10 @@ def test_ended_at_once_in_any_epoch_it_ends_bit_by_bit_the_same(place, whole, st
     [
         # on features that were kept
         ("two", "{policy: recalibrate}", 1, 2),
-        # in the first epoch of a stage, on batches that two stages share
-        ("shared", "{policy: retrain}", 2, 1),
         # all batches were trained on, the validation has not begun
         ("shared", "{policy: retrain}", 3, 3),
-        ("legs", RETRAIN_AND_FREEZE, 0, 4),
-        # the first and the second epoch of another batch size
+        # in the first epoch of another batch size
         ("legs", RETRAIN_AND_FREEZE, 1, 1),
-        ("legs", RETRAIN_AND_FREEZE, 2, 2),
-        # half a step of the optimizer
-        ("shares", "{policy: retrain}", 1, 3),
-        # the epoch after which it stops by itself
-        ("early", "{policy: freeze}", 1, 1),
-        ("drawn", "{policy: recalibrate}", 0, 2),
-        ("drawn", "{policy: recalibrate}", 2, 1),
     ],
 )
 def test_asked_to_end_in_any_step_it_ends_bit_by_bit_the_same(place, whole, stages, policy, epoch, step):
@@ -201,29 +175,6 @@ def test_asked_to_end_in_any_step_it_ends_bit_by_bit_the_same(place, whole, stag
     folder = broken_off(place, text, Asked, after=epoch, step=step)
     kept = checkpoint.latest(folder)
     assert (len(kept.epochs), kept.standing.step) == (epoch, step)
-    assert_same(resume(folder), whole(text))
-
-
-def test_asked_to_end_in_a_validation_it_has_the_epoch_to_validate_only(place, whole, monkeypatch):
-    """Where it is asked again in the epoch after, and in the same epoch once more."""
-    text = text_of(place, "shares")
-    begin = StandingKeeper.on_test_begin
-
-    def asked(keeper, logs=None):
-        begin(keeper, logs)
-        if keeper.epoch == 0:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(StandingKeeper, "on_test_begin", asked)
-    folder = broken_off(place, text, Progress)
-    monkeypatch.setattr(StandingKeeper, "on_test_begin", begin)
-    kept = checkpoint.latest(folder)
-    assert (len(kept.epochs), kept.standing.step) == (0, 6)
-    for progress, step in ((Asked(after=1, step=2), 2), (Asked(after=0, step=5), 5)):
-        with pytest.raises(Interrupted):
-            resume(folder, progress=progress)
-        kept = checkpoint.latest(folder)
-        assert (len(kept.epochs), kept.standing.step) == (1, step)
     assert_same(resume(folder), whole(text))
 
 
