@@ -17,7 +17,7 @@ from finetune.tracking import store_uri
 
 
 def resume(folder: Path, *, tracking_uri: str | None = None, progress: Progress | None = None) -> RunResult:
-    """Go on with a run that was broken off, after the last epoch that it finished, in the same MLflow run.
+    """Go on with a run that was broken off, at the step of its last checkpoint, in the same MLflow run.
 
     On a CPU it ends bit by bit as it would have without the break, unless a layer of the network draws random numbers
     that have no state of their own (keras-cv's StochasticDepth). Raises InputError where there is nothing to go on
