@@ -43,7 +43,7 @@ def recipe_of(folder: Path, tracking_uri: str | None) -> Recipe:
     """That of an earlier sitting. Raises InputError where it is not there, or misses a password that is not kept."""
     path = folder / "recipe.yaml"
     if not path.is_file():
-        raise InputError(f"{folder}: it was broken off before anything was trained; start it anew")
+        raise InputError(f"{path}: missing; put back the recipe that the run began with, or start it anew")
     recipe = load_recipe(path)
     if recipe.tracking.uri and "***" in recipe.tracking.uri and not tracking_uri:
         raise InputError(

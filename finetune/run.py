@@ -36,7 +36,7 @@ from finetune.recipe_file.yaml_text import write
 from finetune.report import write_card, write_report
 from finetune.result import Check, RunResult
 from finetune.result_file import write_result
-from finetune.run_folder import clear_output_errors, new_run_folder
+from finetune.run_folder import clear_output_errors, new_run_folder, rewrite_metrics
 from finetune.run_outcome import outcome_kept
 from finetune.run_state import RunState, held
 from finetune.stopwatch import Stopwatch
@@ -116,6 +116,10 @@ def carry_out(
         state_is(state)
         with open_tracking(recipe, folder, store, progress, state) as tracking:
             state_is(replace(state, mlflow_run=tracking.run_id))
+            found = checkpoint.latest(folder)
+            if found is None:
+                # of an epoch that an earlier sitting logged, and was killed before it was kept
+                rewrite_metrics(folder, [])
             running = Running(
                 recipe,
                 splits,
@@ -126,7 +130,7 @@ def carry_out(
                 progress,
                 watch,
                 pace=Pace(recipe.checkpoint.minutes * 60),
-                checkpoint=checkpoint.latest(folder),
+                checkpoint=found,
             )
             for words in (*splits.notes, *prepared.warnings):
                 running.note(words)

@@ -302,7 +302,7 @@ def test_metrics_can_be_put_back_when_an_epoch_begins_and_read_until_its_validat
     fitted(slice(0, 2), first)
     second = Counting(put_back=first.held["batch"])
     assert fitted(slice(2, None), second) == loss
-    assert [value.sum() for value in whole.held["begin"]] == [0.0] * 4
+    assert not any(value.any() for value in whole.held["begin"])
     for held in (whole.held["test"], second.held["batch"], second.held["test"]):
         np.testing.assert_array_equal(held, whole.held["batch"])
 

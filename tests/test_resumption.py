@@ -243,7 +243,10 @@ def test_a_run_that_was_killed_before_it_knew_its_mlflow_run_finds_it_again(plac
         patch.setattr("finetune.tracking.run.flat_params", interrupted)
         folder = broken_off(place, text)
     assert resumable_state(folder).mlflow_run == ""
-    resume(folder)
+    # of an epoch after which it was killed before there was a checkpoint
+    (folder / "metrics.jsonl").write_text('{"stage": 1, "epoch": 1, "step": 1}\n')
+    finished = resume(folder)
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == len(finished.epochs)
     client = MlflowClient(f"sqlite:///{place}/mlflow.db")
     experiment = client.get_experiment_by_name("orphan").experiment_id
     [only] = client.search_runs([experiment])
