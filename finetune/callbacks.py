@@ -17,14 +17,15 @@ from finetune.progress import Progress
 class DivergenceWatch(keras.callbacks.Callback):
     """Stop at the first step whose loss is not finite, or a hundred times that of guessing.
 
-    Raises DivergedError; the message names the step and says what to do.
+    after: batches of the epoch that came before the first. Raises DivergedError; the message names the step and says
+    what to do.
     """
 
     TIMES_CHANCE = 100.0
 
-    def __init__(self, title: str, steps: int, classes: int) -> None:
+    def __init__(self, title: str, steps: int, classes: int, after: int = 0) -> None:
         super().__init__()
-        self.title, self.steps = title, steps
+        self.title, self.steps, self.after = title, steps, after
         self.limit = self.TIMES_CHANCE * math.log(max(classes, 2))
         self.epoch = 0
 
@@ -37,14 +38,17 @@ class DivergenceWatch(keras.callbacks.Callback):
             return
         what = f"reached {loss:.3g}" if math.isfinite(loss) else f"became {loss}"
         raise DivergedError(
-            f"{self.title}: the loss {what} at step {batch + 1} of {self.steps} in epoch {self.epoch}; "
+            f"{self.title}: the loss {what} at step {self.after + batch + 1} of {self.steps} in epoch {self.epoch}; "
             "lower the learning rate of this stage (frozen statistics need a lower one than batch statistics), "
             "or lengthen its warmup"
         )
 
 
 class EpochLog(keras.callbacks.Callback):
-    """Hand every batch to the progress, every epoch to the log, under the names that MLflow shows."""
+    """Hand every batch to the progress, every epoch to the log, under the names that MLflow shows.
+
+    after: batches of the epoch that came before the first.
+    """
 
     NAMES = {  # noqa: RUF012 - read only
         "loss": "train/loss",
@@ -53,30 +57,21 @@ class EpochLog(keras.callbacks.Callback):
         "val_accuracy": "validation/accuracy",
     }
 
-    def __init__(self, progress: Progress, log: Callable[[int, Mapping[str, float]], None]) -> None:
+    def __init__(
+        self, progress: Progress, log: Callable[[int, Mapping[str, float]], None], after: int = 0
+    ) -> None:
         super().__init__()
-        self.progress, self.log = progress, log
+        self.progress, self.log, self.after = progress, log, after
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         logs = logs or {}
-        self.progress.batch(batch + 1, float(logs["loss"]), float(logs["accuracy"]))
+        self.progress.batch(self.after + batch + 1, float(logs["loss"]), float(logs["accuracy"]))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         metrics = {name: float((logs or {})[key]) for key, name in self.NAMES.items()}
         self.progress.epoch(epoch + 1, metrics)
         rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self.log(epoch + 1, {**metrics, "learning_rate": rate})
-
-
-class EpochKeeper(keras.callbacks.Callback):
-    """Say after every epoch how many are done; the last of the callbacks, so that all else has happened."""
-
-    def __init__(self, keep: Callable[[int], None]) -> None:
-        super().__init__()
-        self.keep = keep
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.keep(epoch + 1)
 
 
 class BestWeights(keras.callbacks.Callback):
@@ -104,7 +99,7 @@ class BestWeights(keras.callbacks.Callback):
         initial: Sequence[np.ndarray],
         model: keras.Model,
     ) -> None:
-        """Where another sitting of the same stage broke off; `model` is as its last epoch left it.
+        """Where another sitting of the same stage broke off; `model` is as that one left it.
 
         weights: those of the best epoch; none where they are the model's.
         """

@@ -1,4 +1,4 @@
-"""Checkpoints: all that the rest of a training depends on, in one file at the end of every epoch.
+"""Checkpoints: all that the rest of a training depends on, in one file.
 
 The file is written beside its place, brought to the disk and renamed. A zip archive has a check sum for each of its
 members, so that a file that was torn all the same is recognised, and the one before it is used.
@@ -19,8 +19,8 @@ import numpy as np
 
 from finetune.damaged_archive import DAMAGED
 from finetune.errors import InputError
-from finetune.fitting import Standing
 from finetune.result import EpochRecord
+from finetune.standing import Standing
 
 FOLDER = "checkpoints"
 KEPT = 2
@@ -31,9 +31,9 @@ Arrays = Sequence[np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A training at the end of an epoch of its stage number `stage` (from 0), which began at the validation loss
-    `before`. model, optimizer: their variables. drawn: orders of the training batches that stages share. epochs,
-    notes, seconds: what the run has recorded so far."""
+    """A training after a step of its stage number `stage` (from 0), which began at the validation loss `before`.
+    model, optimizer: their variables. drawn: orders of the training batches that stages share. epochs, notes, seconds:
+    what the run has recorded so far."""
 
     stage: int
     before: float | None
@@ -78,12 +78,12 @@ def save(run_folder: Path, checkpoint: Checkpoint) -> None:
     folder = run_folder / FOLDER
     folder.mkdir(exist_ok=True)
     standing = checkpoint.standing
-    # the weights of the best epoch are those of the model after it, which are there already
     lists = {
         "model": checkpoint.model,
         "optimizer": checkpoint.optimizer,
         "initial": standing.initial,
-        "best": [] if standing.best_epoch == standing.epochs else standing.weights,
+        "best": [] if _best_is_there(standing) else standing.weights,
+        "metrics": standing.metrics,
     }
     plain = {
         "stage": checkpoint.stage,
@@ -95,6 +95,7 @@ def save(run_folder: Path, checkpoint: Checkpoint) -> None:
             "best": standing.best,
             "best_epoch": standing.best_epoch,
             "drawn": standing.drawn,
+            "step": standing.step,
         },
         "epochs": [asdict(record) for record in checkpoint.epochs],
         "notes": list(checkpoint.notes),
@@ -102,9 +103,18 @@ def save(run_folder: Path, checkpoint: Checkpoint) -> None:
         "lengths": {name: len(values) for name, values in lists.items()},
     }
     arrays = {f"{name}/{i}": value for name, values in lists.items() for i, value in enumerate(values)}
-    _write(folder / f"{len(checkpoint.epochs):06d}.npz", plain, arrays)
-    for old in _files(run_folder)[KEPT:]:
-        old.unlink()
+    path = folder / f"{len(checkpoint.epochs):06d}-{standing.step:08d}.npz"
+    _write(path, plain, arrays)
+    files = _files(run_folder)
+    place = files.index(path)
+    # what lies ahead of it was damaged, or the training would have gone on from there
+    for other in files[:place] + files[place + KEPT :]:
+        other.unlink()
+
+
+def _best_is_there(standing: Standing) -> bool:
+    """Among other arrays of a checkpoint: the stage began with them, or the model after the last epoch has them."""
+    return standing.best_epoch == 0 or (standing.best_epoch == standing.epochs and standing.step == 0)
 
 
 def _write(path: Path, plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
@@ -148,7 +158,9 @@ def _read(path: Path) -> Checkpoint:
         lists = {
             name: [found[f"{name}/{i}"] for i in range(length)] for name, length in plain["lengths"].items()
         }
-    standing = Standing(**plain["standing"], weights=lists["best"], initial=lists["initial"])
+    known = plain["standing"]
+    best = lists["best"] if known["best_epoch"] else lists["initial"]
+    standing = Standing(**known, weights=best, initial=lists["initial"], metrics=lists["metrics"])
     return Checkpoint(
         plain["stage"],
         plain["before"],

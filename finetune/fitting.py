@@ -1,22 +1,28 @@
-"""The epochs of a stage, leg by leg: `fit` takes batches of one size at a time."""
+"""The epochs of a stage, leg by leg: `fit` takes batches of one size at a time.
+
+An epoch that an earlier sitting broke off is a `fit` of its own, on the batches that it has left.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
 
 from finetune.batch_sizes import Leg
 from finetune.batchnorm.nonfinite import first_nonfinite
 from finetune.batchnorm.sites import BNSite
-from finetune.callbacks import BestWeights, DivergenceWatch, EpochKeeper, EpochLog
+from finetune.callbacks import BestWeights, DivergenceWatch, EpochLog
 from finetune.errors import DivergedError
+from finetune.interruption import first_signal_waits
+from finetune.keeping import Keeping, StandingKeeper
 from finetune.objective import smoothed
 from finetune.orders import Orders
 from finetune.progress import Progress
+from finetune.standing import Standing
 
 KNOWS_SOMETHING, GUESSES = 0.8, 0.95
 """Shares of the loss of guessing: below the one a network knows something, above the other it does not."""
@@ -36,36 +42,21 @@ class Feed:
     smoothing: float
     guessing: float
 
-    def batches(self, orders: Orders) -> Any:
-        """Those of the orders, with their labels as the loss takes them."""
+    def batches(self, orders: Orders, after: int = 0) -> Any:
+        """Those of every epoch after its first so many, with their labels as the loss takes them."""
+        # behind all that draws random numbers: what is left out has drawn its share
+        batches = orders.batches.skip(after) if after else orders.batches
         if not self.smoothing:
-            return orders.batches
-        return orders.batches.map(lambda x, labels: (x, smoothed(labels, self.classes, self.smoothing)))
-
-
-@dataclass(frozen=True, eq=False)
-class Standing:
-    """Where a stage stands after `epochs` of its epochs; stopped: it has no more, whatever the recipe says.
-
-    best, best_epoch, weights: the lowest validation loss so far, its epoch (from 1), and the weights it had; none where
-    they are those of the model. initial: the weights that the stage began with. drawn: orders of its batches.
-    """
-
-    epochs: int
-    stopped: bool
-    best: float
-    best_epoch: int
-    weights: Sequence[np.ndarray]
-    initial: Sequence[np.ndarray]
-    drawn: int
+            return batches
+        return batches.map(lambda x, labels: (x, smoothed(labels, self.classes, self.smoothing)))
 
 
 @dataclass(frozen=True, eq=False)
 class Watched:
     """Who hears of a stage of `epochs` epochs, and when it stops. before: validation loss at the start, where it is
     known. patience: epochs without a new best after which it stops. stale: the running statistics that validation
-    uses are partly those from before the stage, so that its loss says little about the weights. keep: takes where the
-    stage stands after every epoch. at: where it stood when it was broken off. sites: tell where a training diverged."""
+    uses are partly those from before the stage, so that its loss says little about the weights. keeping: has kept where
+    the stage stands. at: where it stood when it was broken off. sites: tell where a training diverged."""
 
     title: str
     epochs: int
@@ -74,7 +65,7 @@ class Watched:
     before: float | None
     patience: int | None
     stale: bool = False
-    keep: Callable[[Standing], None] | None = None
+    keeping: Keeping | None = None
     at: Standing | None = None
     sites: Sequence[BNSite] = ()
 
@@ -85,24 +76,26 @@ def fit_legs(
     """The validation loss of the best epoch, whose weights are in the model then.
 
     turn: called before every leg but the one that is first now. Raises DivergedError; the last good weights are in the
-    model then.
+    model then. Raises KeyboardInterrupt where somebody wanted to end, when that is kept.
     """
     best = BestWeights(watched.patience, watched.before)
     if watched.at:
         best.go_on(watched.at.best, watched.at.best_epoch, watched.at.weights, watched.at.initial, model)
     done, ahead = (watched.at.epochs if watched.at else legs[0].epochs.start), legs_ahead(legs, watched.at)
-    first = (ahead or legs)[0]
-    watched.progress.stage(watched.title, watched.epochs, first.steps, first.batch_size, done)
+    first, step = (ahead or legs)[0], watched.at.step if watched.at else 0
+    watched.progress.stage(watched.title, watched.epochs, first.steps, first.batch_size, done, step)
     try:
-        for leg in ahead:
-            if leg is not first:
-                # at its end `fit` puts the optimizer's average of the weights, where there is one, into the model
-                best.put_latest_back()
-                turn(leg)
-                watched.progress.rebatched(leg.steps, leg.batch_size)
-            _fit_leg(model, leg, max(done, leg.epochs.start), feed, watched, best)
-            if model.stop_training:
-                break
+        with first_signal_waits() if watched.keeping else nullcontext(lambda: False) as asked:
+            keeper = StandingKeeper(best, legs[-1].epochs.stop, watched.keeping, asked, watched.at)
+            for leg in ahead:
+                if leg is not first:
+                    # at its end `fit` puts the optimizer's average of the weights, where there is one, into the model
+                    best.put_latest_back()
+                    turn(leg)
+                    watched.progress.rebatched(leg.steps, leg.batch_size)
+                _fit_leg(model, leg, feed, watched, best, keeper)
+                if model.stop_training:
+                    break
         best.put_best_back()
         if not watched.stale:
             refuse_collapse(watched.title, watched.before, best.best, feed.guessing)
@@ -127,34 +120,63 @@ def legs_ahead(legs: Sequence[Leg], at: Standing | None) -> Sequence[Leg]:
 
 
 def _fit_leg(
-    model: keras.Model, leg: Leg, begin: int, feed: Feed, watched: Watched, best: BestWeights
+    model: keras.Model, leg: Leg, feed: Feed, watched: Watched, best: BestWeights, keeper: StandingKeeper
 ) -> None:
-    watch = DivergenceWatch(watched.title, leg.steps, feed.classes)
-    orders = feed.training(leg)
-    if watched.at and leg.epochs.start < begin == watched.at.epochs:
-        orders.skip_to(watched.at.drawn)
-    keeper = EpochKeeper(lambda done: _after_epoch(done, orders, watched, best))
+    at, orders, begin = watched.at, feed.training(leg), leg.epochs.start
+    keeper.orders = orders
+    if at and at.epochs in leg.epochs and (at.epochs > begin or at.step):
+        begin = at.epochs
+        orders.skip_to(at.drawn)
+        if at.step:
+            _fit(model, leg, range(begin, begin + 1), feed, watched, best, keeper, after=at.step)
+            if model.stop_training:
+                return
+            best.put_latest_back()
+            begin += 1
+    if begin < leg.epochs.stop:
+        _fit(model, leg, range(begin, leg.epochs.stop), feed, watched, best, keeper)
+
+
+def _fit(
+    model: keras.Model,
+    leg: Leg,
+    epochs: range,
+    feed: Feed,
+    watched: Watched,
+    best: BestWeights,
+    keeper: StandingKeeper,
+    after: int = 0,
+) -> None:
+    """after: batches of every epoch that are left out."""
+    watch = DivergenceWatch(watched.title, leg.steps, feed.classes, after)
+    callbacks = [watch, EpochLog(watched.progress, watched.log, after), best, keeper]
+    if after >= leg.steps:
+        _validate(model, epochs.start, feed, callbacks, keeper.orders)
+        return
     model.fit(
-        feed.batches(orders),
+        feed.batches(keeper.orders, after),
         validation_data=feed.validation,
-        initial_epoch=begin,
-        epochs=leg.epochs.stop,
+        initial_epoch=epochs.start,
+        epochs=epochs.stop,
         class_weight=dict(feed.class_weights) if feed.class_weights else None,
-        callbacks=[watch, EpochLog(watched.progress, watched.log), best, keeper],
+        callbacks=callbacks,
         verbose=0,
         # the batches come shuffled; Keras warns that it will not shuffle them again
         shuffle=False,
     )
 
 
-def _after_epoch(done: int, orders: Orders, watched: Watched, best: BestWeights) -> None:
-    orders.epoch_is_over()
-    if watched.keep:
-        stopped = bool(best.model.stop_training)
-        standing = Standing(
-            done, stopped, best.best, best.best_epoch, best.weights, best.initial, orders.drawn
-        )
-        watched.keep(standing)
+def _validate(
+    model: keras.Model, epoch: int, feed: Feed, callbacks: Sequence[keras.callbacks.Callback], orders: Orders
+) -> None:
+    """The end of an epoch whose batches were all trained on: `fit` does not take an epoch without any."""
+    told = keras.callbacks.CallbackList(list(callbacks), model=model)
+    model.stop_training = False
+    orders.draw_an_epoch()
+    told.on_epoch_begin(epoch)
+    logs = model.get_metrics_result()
+    validated = model.evaluate(feed.validation, callbacks=told, verbose=0, return_dict=True)
+    told.on_epoch_end(epoch, logs | {f"val_{name}": value for name, value in validated.items()})
 
 
 def refuse_collapse(title: str, before: float | None, after: float, guessing: float) -> None:

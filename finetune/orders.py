@@ -20,13 +20,23 @@ class Orders:
     batches: tf.data.Dataset
     drawn: int = 0
 
-    def epoch_is_over(self) -> None:
-        """To be called after every epoch of `fit`.
+    @property
+    def _an_epoch(self) -> int:
+        """Orders that `fit` draws in one.
 
-        Where the number of batches is known, `fit` opens the dataset again at the end of an epoch, and once more at
-        the beginning of the next (tests/test_keras_behaviour.py).
+        Where the number of batches is known, it opens the dataset again at the end of an epoch, and once more at the
+        beginning of the next (tests/test_keras_behaviour.py).
         """
-        self.drawn += 1 if int(self.batches.cardinality()) < 0 else 2
+        return 1 if int(self.batches.cardinality()) < 0 else 2
+
+    def epoch_is_over(self) -> None:
+        """To be called after every epoch of `fit`."""
+        self.drawn += self._an_epoch
+
+    def draw_an_epoch(self) -> None:
+        """As `fit` does, without reading any batch; it is over when `epoch_is_over` is called."""
+        for _ in range(self._an_epoch):
+            iter(self.batches)
 
     def skip_to(self, drawn: int) -> None:
         """Draw orders without reading any batch, until so many are drawn."""

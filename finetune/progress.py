@@ -13,8 +13,11 @@ class Progress:
     def phase(self, words: str) -> None:
         """What the run turns to now."""
 
-    def stage(self, title: str, epochs: int, steps: int, batch_size: int, done: int = 0) -> None:
-        """A stage of `epochs` epochs of `steps` batches begins, or goes on after the first `done` of them."""
+    def stage(
+        self, title: str, epochs: int, steps: int, batch_size: int, done: int = 0, step: int = 0
+    ) -> None:
+        """A stage of `epochs` epochs of `steps` batches begins, or goes on after the first `done` of them and `step`
+        batches of the next."""
 
     def rebatched(self, steps: int, batch_size: int) -> None:
         """From here on an epoch of the stage has `steps` batches of this size."""
@@ -40,28 +43,32 @@ class LineProgress(Progress):
 
     def __init__(self, console: Any) -> None:
         self.console = console
-        self.epochs = self.steps = self.batch_size = self.earlier = 0
-        self.begun = self.first = self.latest = 0.0
+        self.epochs = self.steps = self.batch_size = self.after = 0
+        self.earlier = self.begun = self.first = self.latest = 0.0
 
     def phase(self, words: str) -> None:
         self.console.print(words, highlight=False, markup=False, soft_wrap=True)
 
-    def stage(self, title: str, epochs: int, steps: int, batch_size: int, done: int = 0) -> None:
+    def stage(
+        self, title: str, epochs: int, steps: int, batch_size: int, done: int = 0, step: int = 0
+    ) -> None:
         self.phase(title)
-        self.epochs, self.steps, self.batch_size, self.earlier = epochs, steps, batch_size, done
-        self.begun = time.perf_counter()
+        self.epochs, self.steps, self.batch_size, self.after = epochs, steps, batch_size, step
+        # the validation is a part of an epoch, too
+        self.earlier = done + step / (steps + 1)
+        self.begun = self.first = self.latest = time.perf_counter()
 
     def rebatched(self, steps: int, batch_size: int) -> None:
         self.steps, self.batch_size = steps, batch_size
 
     def batch(self, step: int, loss: float, accuracy: float) -> None:
         self.latest = time.perf_counter()
-        if step == 1:
+        if step == self.after + 1:
             self.first = self.latest
 
     def rate(self, step: int) -> float:
-        """Images a second since the first batch of the epoch, which compiles the network."""
-        return (step - 1) * self.batch_size / max(self.latest - self.first, 1e-9)
+        """Images a second since the first batch of the epoch in this sitting, which compiles the network."""
+        return max(step - self.after - 1, 0) * self.batch_size / max(self.latest - self.first, 1e-9)
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         left = (time.perf_counter() - self.begun) / (epoch - self.earlier) * (self.epochs - epoch)
@@ -69,6 +76,7 @@ class LineProgress(Progress):
         self.phase(
             f"  epoch {epoch}/{self.epochs}  {shown}  {self.rate(self.steps):.0f} images/s  {_clock(left)} left"
         )
+        self.after = 0
 
     def note(self, words: str) -> None:
         self.phase(f"note: {words}")
@@ -86,10 +94,12 @@ class BarProgress(LineProgress):
         self.done = 0
         self.shown = 0.0
 
-    def stage(self, title: str, epochs: int, steps: int, batch_size: int, done: int = 0) -> None:
+    def stage(
+        self, title: str, epochs: int, steps: int, batch_size: int, done: int = 0, step: int = 0
+    ) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        super().stage(title, epochs, steps, batch_size, done)
+        super().stage(title, epochs, steps, batch_size, done, step)
         self.close()
         self.done = done
         self.bar = Progress(
@@ -102,7 +112,7 @@ class BarProgress(LineProgress):
             transient=True,
             auto_refresh=False,
         )
-        self.task = self.bar.add_task(f"epoch {done + 1}", total=epochs, completed=done, measures="")
+        self.task = self.bar.add_task(f"epoch {done + 1}", total=epochs, completed=self.earlier, measures="")
         self.bar.start()
 
     def batch(self, step: int, loss: float, accuracy: float) -> None:

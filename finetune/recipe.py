@@ -53,6 +53,16 @@ class Tracking(Component):
     )
 
 
+class Checkpoints(Component):
+    """What a run that is killed goes on from."""
+
+    minutes: float = Field(
+        5.0,
+        gt=0,
+        description="between checkpoints within an epoch; all of them together have 2 % of the time at most",
+    )
+
+
 class Recipe(Component):
     """Everything that decides a run. Field order is the order in which a resolved recipe is written."""
 
@@ -64,6 +74,7 @@ class Recipe(Component):
     head: AnyHead = Linear()
     batchnorm: AnyPolicy
     stages: tuple[Stage, ...] = Field(min_length=1)
+    checkpoint: Checkpoints = Checkpoints()
     tracking: Tracking = Tracking()
 
     @property

@@ -17,7 +17,7 @@ from finetune.tracking import store_uri
 
 
 def resume(folder: Path, *, tracking_uri: str | None = None, progress: Progress | None = None) -> RunResult:
-    """Go on with a run that was broken off, after the last epoch that it finished, in the same MLflow run.
+    """Go on with a run that was broken off, at the step of its last checkpoint, in the same MLflow run.
 
     On a CPU it ends bit by bit as it would have without the break, unless a layer of the network draws random numbers
     that have no state of their own (keras-cv's StochasticDepth). Raises InputError where there is nothing to go on
@@ -43,7 +43,7 @@ def recipe_of(folder: Path, tracking_uri: str | None) -> Recipe:
     """That of an earlier sitting. Raises InputError where it is not there, or misses a password that is not kept."""
     path = folder / "recipe.yaml"
     if not path.is_file():
-        raise InputError(f"{folder}: it was broken off before anything was trained; start it anew")
+        raise InputError(f"{path}: missing; put back the recipe that the run began with, or start it anew")
     recipe = load_recipe(path)
     if recipe.tracking.uri and "***" in recipe.tracking.uri and not tracking_uri:
         raise InputError(

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import keras
 import numpy as np
@@ -27,6 +28,7 @@ from finetune.export import EXPORTED, export
 from finetune.masking import masked
 from finetune.multi_label import refuse_one_class_only
 from finetune.outlook import outlook
+from finetune.pace import Pace
 from finetune.progress import Progress
 from finetune.provenance import describe_splits, provenance, requirements
 from finetune.recipe import Recipe, resolved
@@ -34,7 +36,7 @@ from finetune.recipe_file.yaml_text import write
 from finetune.report import write_card, write_report
 from finetune.result import Check, RunResult
 from finetune.result_file import write_result
-from finetune.run_folder import clear_output_errors, new_run_folder
+from finetune.run_folder import clear_output_errors, new_run_folder, rewrite_metrics
 from finetune.run_outcome import outcome_kept
 from finetune.run_state import RunState, held
 from finetune.stopwatch import Stopwatch
@@ -73,7 +75,8 @@ def run(
         prepared = prepare(recipe, progress, watch)
         folder = new_run_folder(runs_folder, recipe.name)
         with held(folder):
-            return carry_out(prepared, folder, RunState(prepared.splits.digest), store, progress, watch)
+            state = RunState(prepared.splits.digest, key=uuid4().hex)
+            return carry_out(prepared, folder, state, store, progress, watch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,35 +110,39 @@ def carry_out(
     """From here on there is a folder, and what happens is kept in it."""
     recipe, splits = prepared.recipe, prepared.splits
     progress.phase(f"opening {folder}" + (f" and MLflow at {masked(store)}" if store else ""))
-    with (
-        clear_output_errors(folder),
-        outcome_kept(folder, state, progress) as state_is,
-        open_tracking(recipe, folder, store, progress, state.mlflow_run) as tracking,
-    ):
-        state_is(replace(state, mlflow_run=tracking.run_id))
-        running = Running(
-            recipe,
-            splits,
-            prepared.built,
-            prepared.trainee,
-            folder,
-            tracking,
-            progress,
-            watch,
-            resumable=True,
-            checkpoint=checkpoint.latest(folder),
-        )
-        for words in (*splits.notes, *prepared.warnings):
-            running.note(words)
-        result = fine_tune(running)
-        if store and tracking.store is None:
-            progress.note(f"what MLflow missed can be sent later: finetune sync {folder}")
-        return result
+    with clear_output_errors(folder), outcome_kept(folder, state, progress) as state_is:
+        write_recipe(recipe, folder)
+        # before MLflow is asked for a run: whoever is killed in between finds it again by the key
+        state_is(state)
+        with open_tracking(recipe, folder, store, progress, state) as tracking:
+            state_is(replace(state, mlflow_run=tracking.run_id))
+            found = checkpoint.latest(folder)
+            if found is None:
+                # of an epoch that an earlier sitting logged, and was killed before it was kept
+                rewrite_metrics(folder, [])
+            running = Running(
+                recipe,
+                splits,
+                prepared.built,
+                prepared.trainee,
+                folder,
+                tracking,
+                progress,
+                watch,
+                pace=Pace(recipe.checkpoint.minutes * 60),
+                checkpoint=found,
+            )
+            for words in (*splits.notes, *prepared.warnings):
+                running.note(words)
+            result = fine_tune(running)
+            if store and tracking.store is None:
+                progress.note(f"what MLflow missed can be sent later: finetune sync {folder}")
+            return result
 
 
 def fine_tune(running: Running) -> RunResult:
     """Train, prove, evaluate, and publish what was proven."""
-    write_recipe(running)
+    log_datasets(running)
     trained = train(running)
     running.progress.phase("proving the policy, evaluating, measuring the reference statistics")
     with running.watch.phase("evaluation"):
@@ -193,8 +200,9 @@ def look_ahead(recipe: Recipe, splits: Splits, trainee: Trainee) -> tuple[str, .
 
 
 def open_tracking(
-    recipe: Recipe, folder: Path, store: str | None, progress: Progress, earlier: str
+    recipe: Recipe, folder: Path, store: str | None, progress: Progress, state: RunState
 ) -> AbstractContextManager[Tracker]:
+    """The MLflow run of the state, or a new one where the store knows none."""
     tags = {"bn.policy": recipe.policy.policy, "run_folder": folder.name}
     # rules are a list in the recipe; their name is a param like that of any other policy
     params = resolved(recipe) | {"batchnorm": recipe.policy.model_dump(mode="json")}
@@ -205,7 +213,8 @@ def open_tracking(
         params,
         tags,
         progress.note,
-        earlier,
+        state.mlflow_run,
+        key=state.key,
         system_metrics=recipe.tracking.system_metrics,
     )
 
@@ -218,10 +227,13 @@ def shown(recipe: Recipe) -> dict[str, Any]:
     return plain
 
 
-def write_recipe(running: Running) -> None:
-    part = running.folder / "recipe.part"
-    part.write_text(write(shown(running.recipe)), encoding="utf-8")
-    part.rename(running.folder / "recipe.yaml")
+def write_recipe(recipe: Recipe, folder: Path) -> None:
+    part = folder / "recipe.part"
+    part.write_text(write(shown(recipe)), encoding="utf-8")
+    part.rename(folder / "recipe.yaml")
+
+
+def log_datasets(running: Running) -> None:
     splits = running.splits
     for split in (splits.train, splits.validation, splits.test, splits.calibration):
         running.tracking.log_dataset(

@@ -20,13 +20,15 @@ STATE, HOLDER = "run.json", "run.lock"
 @dataclass(frozen=True)
 class RunState:
     """status: begun also means broken off, where no process is at work. data: digest of the images. mlflow_run: its id
-    there. reason: why it failed. sittings: how often it was begun or gone on with."""
+    there. reason: why it failed. sittings: how often it was begun or gone on with. key: marks its MLflow run, which is
+    found again by it where the process was killed before the id was known."""
 
     data: str
     status: Literal["begun", "finished", "failed"] = "begun"
     mlflow_run: str = ""
     reason: str = ""
     sittings: int = 1
+    key: str = ""
 
 
 def write_state(folder: Path, state: RunState) -> None:

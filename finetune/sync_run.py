@@ -36,7 +36,7 @@ def sync(folder: Path, *, tracking_uri: str | None = None, progress: Progress | 
             raise InputError(f"{folder}: its recipe tracks nothing; say where to with --tracking-uri")
         store = store_uri(tracking_uri or recipe.tracking.uri)
         progress.phase(f"sending {folder} to MLflow at {masked(store)}")
-        with open_tracking(recipe, folder, store, progress, state.mlflow_run) as tracking:
+        with open_tracking(recipe, folder, store, progress, state) as tracking:
             if tracking.run_id:
                 write_state(folder, dataclasses.replace(state, mlflow_run=tracking.run_id))
             send(tracking, result, recipe)

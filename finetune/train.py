@@ -16,12 +16,14 @@ from finetune.batchnorm.horizon import MOST_LEFT, Stretch, share_left
 from finetune.batchnorm.sites import BNSite
 from finetune.compiling import compile_stage, compile_with
 from finetune.feature_cache import ImageSource, NotCacheable, cached_head_stage
-from finetune.fitting import Feed, Log, Standing, Watched, fit_legs, legs_ahead
+from finetune.fitting import Feed, Log, Watched, fit_legs, legs_ahead
+from finetune.keeping import Keeping
 from finetune.objective import Labels
 from finetune.optimizer import count_batches
 from finetune.orders import Orders
 from finetune.policies.base import Images, Policy
 from finetune.progress import Progress
+from finetune.standing import Standing
 from finetune.trained_part import Trainee, choose_trained
 
 if TYPE_CHECKING:
@@ -80,15 +82,16 @@ def fit_stage(
     before: float | None = None,
     *,
     epochs: int | None = None,
-    keep: Callable[[Standing], None] | None = None,
+    keeping: Keeping | None = None,
     resumed: Resumed | None = None,
 ) -> FitOutcome:
     """Train one stage, or its first `epochs` epochs, and leave the model with its best weights, by validation loss.
 
     log: called with (epoch from 1, metrics) after every epoch. before: validation loss at the start,
-    where it is known. keep: takes where the stage stands after every epoch. resumed: where it stood.
+    where it is known. keeping: has kept where the stage stands. resumed: where it stood.
     Raises DivergedError where the loss left the finite numbers and where the stage took a network
-    that knew something back to guessing; the last good weights are in the model then.
+    that knew something back to guessing; the last good weights are in the model then. Raises KeyboardInterrupt
+    where somebody wanted to end, when that is kept.
     """
     trained = choose_trained(trainee, stage.train)
     part = range(stage.epochs if epochs is None else epochs)
@@ -117,7 +120,7 @@ def fit_stage(
             before,
             stage.early_stopping,
             stale,
-            keep,
+            keeping,
             resumed.standing if resumed else None,
             trainee.sites,
         )

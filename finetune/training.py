@@ -21,14 +21,16 @@ from finetune.describe import finish_in_words, mean_shift, shifts_since, stage_i
 from finetune.errors import DivergedError
 from finetune.evaluate import predicted
 from finetune.feature_cache import ImageSource
-from finetune.fitting import Standing
 from finetune.flag_scores import entropy_of_guessing
+from finetune.keeping import Keeping
 from finetune.orders import Orders
+from finetune.pace import Pace
 from finetune.policies.base import Finish, Images
 from finetune.progress import Progress
 from finetune.recipe import Recipe
 from finetune.result import EpochRecord
 from finetune.run_folder import append_metrics, rewrite_metrics
+from finetune.standing import Standing
 from finetune.stopwatch import Stopwatch
 from finetune.temperature import at_temperature, divide_logits, fitted_temperature
 from finetune.tracking import Tracker
@@ -45,8 +47,8 @@ EVALUATION_BATCH = 128
 
 @dataclass(frozen=True, eq=False)
 class Running:
-    """What the steps of one run share. resumable: it leaves a checkpoint after every epoch. checkpoint: the one that it
-    goes on from."""
+    """What the steps of one run share. pace: of the checkpoints that it leaves; None leaves none. checkpoint: the one
+    that it goes on from."""
 
     recipe: Recipe
     splits: Splits
@@ -56,7 +58,7 @@ class Running:
     tracking: Tracker
     progress: Progress
     watch: Stopwatch
-    resumable: bool = False
+    pace: Pace | None = None
     checkpoint: Checkpoint | None = None
     epochs: list[EpochRecord] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -142,7 +144,11 @@ def train_stages(
                 partial(log_epoch, running, pretrained, number),
                 loss,
                 epochs=following_epochs(recipe.policy, recipe.stages, number),
-                keep=partial(keep_checkpoint, running, material, number, loss) if running.resumable else None,
+                keeping=Keeping(
+                    partial(keep_checkpoint, running, running.pace, material, number, loss), running.pace
+                )
+                if running.pace
+                else None,
                 resumed=resumed(running, found) if found and number == found.stage else None,
             )
         for words in fitted.notes:
@@ -167,28 +173,30 @@ def fit_confidence(running: Running) -> None:
 
 
 def keep_checkpoint(
-    running: Running, material: Material, stage: int, before: float | None, standing: Standing
+    running: Running, pace: Pace, material: Material, stage: int, before: float | None, standing: Standing
 ) -> None:
-    """What it takes to go on after the epoch that has just ended."""
+    """What it takes to go on after the step that has just been made."""
     model = running.trainee.model
-    checkpoint = Checkpoint(
-        stage,
-        before,
-        standing,
-        material.training.drawn,
-        values_of(variables_of(model)),
-        values_of(model.optimizer.variables),
-        running.epochs,
-        running.notes,
-        running.watch.so_far(),
-    )
-    save(running.folder, checkpoint)
+    with pace.writing():
+        checkpoint = Checkpoint(
+            stage,
+            before,
+            standing,
+            material.training.drawn,
+            values_of(variables_of(model)),
+            values_of(model.optimizer.variables),
+            running.epochs,
+            running.notes,
+            running.watch.so_far(),
+        )
+        save(running.folder, checkpoint)
 
 
 def resumed(running: Running, found: Checkpoint) -> Resumed:
     """The stage of a checkpoint, and the records of the run as they were then."""
     finished = "1 epoch" if len(found.epochs) == 1 else f"{len(found.epochs)} epochs"
-    running.progress.phase(f"going on after {finished} of the earlier sitting")
+    begun = f" and {found.standing.step} batches of the next" if found.standing.step else ""
+    running.progress.phase(f"going on after {finished}{begun}")
     running.epochs[:], running.notes[:] = found.epochs, found.notes
     running.watch.add(found.seconds)
     rewrite_metrics(running.folder, [as_line(record) for record in running.epochs])

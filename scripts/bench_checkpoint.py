@@ -18,7 +18,7 @@ import numpy as np
 from finetune import checkpoint
 from finetune.backbones import Bundled
 from finetune.checkpoint import Checkpoint, values_of, variables_of
-from finetune.fitting import Standing
+from finetune.standing import Standing
 
 
 def networks() -> dict[str, keras.Model]:

@@ -1,10 +1,12 @@
 """Kill `finetune run` at random moments with SIGKILL, resume it, and compare what comes out with a run without a break.
 
     python scripts/measure_kills.py recipes/resnet_recalibrate.yaml --kills 30 \\
-        --set "data.train=train[:512]" --set stages.0.epochs=2 --set stages.1.epochs=3
+        --set stages.1.epochs=2 --set checkpoint.minutes=0.02
 
-The clock starts when the run folder appears, so that a kill hits training, measuring, writing or MLflow.
-Every run that was killed is resumed until it ends. Prints one line a kill, and at the end what was lost.
+The clock starts when the run folder appears, so that a kill hits training, measuring, writing or MLflow. With
+--signal TERM it is what a batch queue sends first. Every run that was killed is resumed until it ends. Batches are
+counted as they are trained on: those of both sittings together that are more than one run has were lost. Prints one
+line a kill, and at the end what was lost.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,12 +24,34 @@ import time
 import zipfile
 from collections import Counter
 from pathlib import Path
+from statistics import median
 
 import h5py
 import numpy as np
 from mlflow import MlflowClient
 
-FINETUNE = [sys.executable, "-m", "finetune", "run"]
+COUNTED = "--counted"
+BATCHES = "batches"
+"""File in which a run leaves a byte for every batch that it has trained on."""
+
+SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM}
+
+
+def counted(arguments: list[str]) -> None:
+    """`finetune`, which counts."""
+    from finetune.cli import main
+    from finetune.progress import LineProgress
+
+    descriptor = os.open(BATCHES, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    shown = LineProgress.batch
+
+    def batch(self: LineProgress, step: int, loss: float, accuracy: float) -> None:
+        shown(self, step, loss, accuracy)
+        os.write(descriptor, b".")
+
+    LineProgress.batch = batch  # type: ignore[method-assign]
+    sys.argv = ["finetune", *arguments]
+    main()
 
 
 class Command:
@@ -33,10 +59,9 @@ class Command:
 
     def __init__(self, folder: Path, arguments: list[str]) -> None:
         self.says = folder / "says.txt"
+        command = [sys.executable, str(Path(__file__).resolve()), COUNTED, "run", *arguments]
         with self.says.open("w") as says:
-            self.process = subprocess.Popen(
-                [*FINETUNE, *arguments], cwd=folder, stderr=says, stdout=subprocess.DEVNULL
-            )
+            self.process = subprocess.Popen(command, cwd=folder, stderr=says, stdout=subprocess.DEVNULL)
 
     def doing(self) -> str:
         """The last phase it named."""
@@ -61,14 +86,19 @@ def wait_for_folder(folder: Path, command: Command) -> float:
     return time.perf_counter()
 
 
-def killed(folder: Path, arguments: list[str], after: float) -> str:
+def batches(folder: Path) -> int:
+    file = folder / BATCHES
+    return file.stat().st_size if file.exists() else 0
+
+
+def killed(folder: Path, arguments: list[str], after: float, number: int) -> str:
     """What it was doing when it was killed; "finished" where it had ended before."""
     command = Command(folder, arguments)
     begun = wait_for_folder(folder, command)
     time.sleep(max(0.0, after - (time.perf_counter() - begun)))
     ended = command.process.poll() is not None
     doing = command.doing()
-    command.process.kill()
+    command.process.send_signal(number)
     command.process.wait()
     return "finished" if ended else doing
 
@@ -137,37 +167,48 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--signal", choices=SIGNALS, default="KILL")
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     given = parser.parse_args()
     arguments = [str(given.recipe.resolve()), *(word for each in given.overrides for word in ("--set", each))]
-    draw, moments, outcomes, worst = random.Random(given.seed), Counter[str](), Counter[str](), 0
+    draw, outcomes, lost = random.Random(given.seed), Counter[str](), list[int]()
     with tempfile.TemporaryDirectory() as place:
         first = Path(place, "straight")
         first.mkdir()
         seconds = run_whole(first, arguments)
         straight = left_behind(first)
-        print(f"without a break: {seconds:.0f} s from the run folder on", flush=True)
+        total = batches(first)
+        print(f"without a break: {seconds:.0f} s from the run folder on, {total} batches", flush=True)
         for number in range(given.kills):
             folder = Path(place, f"kill-{number}")
             folder.mkdir()
             after = draw.uniform(0, seconds)
-            doing = killed(folder, arguments, after)
+            doing = killed(folder, arguments, after, SIGNALS[given.signal])
+            done = batches(folder)
             outcome = "finished before" if doing == "finished" else resumed(folder)
-            if outcome.startswith("error:"):
-                # broken off before there was anything to go on with
-                outcome, wrong = outcome.split(": ")[-1][:60], []
-            else:
-                wrong = compared(folder, straight)
-            moments[doing] += 1
+            went_on = outcome in ("finished before", "resumed")
+            wrong = compared(folder, straight) if went_on else [outcome]
+            lost.append(batches(folder) - total)
             outcomes[outcome if not wrong else f"WRONG: {', '.join(wrong)}"] += 1
-            worst += bool(wrong)
             print(
-                f"{number + 1:3d}  killed after {after:5.1f} s at: {doing}  ->  {outcome} {wrong or ''}",
+                f"{number + 1:3d}  killed after {after:5.1f} s and {done:3d} batches at: {doing}  ->  {outcome}, "
+                f"{lost[-1]} batches lost {wrong or ''}",
                 flush=True,
             )
-    print(json.dumps({"kills": given.kills, "wrong": worst, "outcomes": dict(outcomes)}, indent=2))
-    sys.exit(1 if worst else 0)
+    failed = sum(number for outcome, number in outcomes.items() if outcome.startswith("WRONG"))
+    summary = {
+        "kills": given.kills,
+        "wrong": failed,
+        "outcomes": dict(outcomes),
+        "batches of a run": total,
+        "batches lost": {"median": median(lost), "most": max(lost)},
+    }
+    print(json.dumps(summary, indent=2))
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == [COUNTED]:
+        counted(sys.argv[2:])
+    else:
+        main()

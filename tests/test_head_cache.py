@@ -36,7 +36,7 @@ class Heard(Progress):
         self.shares.append(done)
         self.open = True
 
-    def stage(self, title, epochs, steps, batch_size, done=0):
+    def stage(self, title, epochs, steps, batch_size, done=0, step=0):
         assert not self.open, "the bar of the backbone's run is still there"
         self.steps = steps
 

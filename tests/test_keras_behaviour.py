@@ -225,6 +225,88 @@ def test_fit_opens_its_dataset_twice_an_epoch_where_the_number_of_batches_is_kno
         assert order(fed) == order(alone)
 
 
+def drawn_batches():
+    """In a new order, and with new random numbers, every time that they are read."""
+    places = tf.data.Dataset.range(12).shuffle(12, seed=1, reshuffle_each_iteration=True).batch(2)
+    seeds = tf.data.Dataset.random(seed=2, rerandomize_each_iteration=True).batch(2)
+
+    def pairs(places, seed):
+        noise = tf.random.stateless_uniform(tf.shape(places), seed)
+        return tf.stack([tf.cast(places, tf.float32), noise], 1), tf.cast(places % 2, tf.int32)
+
+    return tf.data.Dataset.zip(places, seeds).map(pairs).prefetch(tf.data.AUTOTUNE)
+
+
+@pytest.mark.parametrize("skipped", [1, 5])
+def test_batches_that_are_skipped_have_drawn_their_share(skipped):
+    """An epoch that was broken off goes on behind them, and the epochs after it are those that would have come."""
+
+    def read(dataset):
+        return [x.tolist() for x, _ in dataset.as_numpy_iterator()]
+
+    whole, broken = drawn_batches(), drawn_batches()
+    epochs = [read(whole) for _ in range(3)]
+    iter(broken)
+    rest = broken.skip(skipped)
+    assert int(rest.cardinality()) == 6 - skipped
+    assert read(rest) == epochs[1][skipped:]
+    assert read(broken) == epochs[2]
+    assert epochs[0] != epochs[1]
+
+
+def test_fit_opens_what_a_dataset_has_left_as_often_as_the_whole():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, activation="softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    fed, alone = drawn_batches(), drawn_batches()
+    model.fit(fed.skip(4), verbose=0, shuffle=False)
+    for _ in range(2):
+        iter(alone)
+    assert next(iter(fed))[0].numpy().tolist() == next(iter(alone))[0].numpy().tolist()
+
+
+class Counting(keras.callbacks.Callback):
+    """Notes what the metrics hold at every turn, and puts something back where an epoch begins."""
+
+    def __init__(self, put_back=None):
+        super().__init__()
+        self.held, self.put_back = {}, put_back
+
+    def note(self, turn):
+        self.held[turn] = [np.array(variable) for variable in self.model.metrics_variables]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.note("begin")
+        for variable, value in zip(self.model.metrics_variables, self.put_back or [], strict=False):
+            variable.assign(value)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.note("batch")
+
+    def on_test_begin(self, logs=None):
+        self.note("test")
+
+
+def test_metrics_can_be_put_back_when_an_epoch_begins_and_read_until_its_validation_begins():
+    """And so the losses of an epoch that was broken off are those of all its batches."""
+    x, y = np.arange(12, dtype=np.float32).reshape(6, 2), np.arange(6, dtype=np.int32) % 2
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, activation="softmax")])
+    # a rate of 0: both halves are measured under the same weights
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", metrics=["accuracy"])
+
+    def fitted(part, counting):
+        data = tf.data.Dataset.from_tensor_slices((x[part], y[part])).batch(2)
+        return model.fit(data, validation_data=data, callbacks=[counting], verbose=0).history["loss"]
+
+    whole, first = Counting(), Counting()
+    loss = fitted(slice(None), whole)
+    fitted(slice(0, 2), first)
+    second = Counting(put_back=first.held["batch"])
+    assert fitted(slice(2, None), second) == loss
+    assert not any(value.any() for value in whole.held["begin"])
+    for held in (whole.held["test"], second.held["batch"], second.held["test"]):
+        np.testing.assert_array_equal(held, whole.held["batch"])
+
+
 def test_a_schedule_counts_batches_under_gradient_accumulation():
     """And not steps: it is not to be shortened. `iterations` counts steps, and is no variable then."""
     schedule = keras.optimizers.schedules.PolynomialDecay(1.0, decay_steps=4, end_learning_rate=0.0)

@@ -59,3 +59,26 @@ def test_words_in_brackets_are_shown_as_they_are():
         "classes [bold]a[/bold] and a line that is longer than the console"
     )
     assert out.getvalue() == "note: classes [bold]a[/bold] and a line that is longer than the console\n"
+
+
+def test_an_epoch_that_goes_on_begins_at_its_step():
+    progress = BarProgress(Console(file=io.StringIO(), force_terminal=True))
+    progress.stage("stage", epochs=4, steps=10, batch_size=4, done=2, step=5)
+    [bar] = progress.bar.tasks
+    assert 2.4 < bar.completed < 2.6
+    progress.batch(6, 0.5, 0.25)
+    assert progress.rate(6) == 0
+    progress.latest = progress.first + 2.0
+    assert progress.rate(10) == 4 * 4 / 2.0
+    progress.epoch(3, METRICS)
+    progress.latest = progress.first + 2.0
+    assert progress.rate(10) == 9 * 4 / 2.0
+    progress.close()
+
+
+def test_an_epoch_that_has_its_validation_left_only_has_no_rate():
+    out = io.StringIO()
+    progress = LineProgress(Console(file=out, width=200))
+    progress.stage("stage", epochs=1, steps=10, batch_size=4, done=0, step=10)
+    progress.epoch(1, METRICS)
+    assert out.getvalue().splitlines()[-1].endswith("0 images/s  0:00 left")

@@ -1,9 +1,11 @@
 """A run that is broken off and gone on with ends bit by bit as it would have without the break."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -12,7 +14,7 @@ import pytest
 from keras import layers
 from mlflow import MlflowClient
 
-from finetune import checkpoint
+from finetune import checkpoint, pace
 from finetune.errors import InputError, Interrupted
 from finetune.progress import Progress
 from finetune.recipe_file import load_text
@@ -35,7 +37,6 @@ data:
   calibration: "calibration[:64]"
   image_size: 12
   batch_size: 32
-  {mix}
 batchnorm: {policy}
 stages: {stages}
 tracking: {{uri: "sqlite:///{folder}/mlflow.db", experiment: {experiment}, register: {experiment}}}
@@ -48,9 +49,6 @@ STAGES = {
     " {train: everything, epochs: 3, learning_rate: 0.05, optimizer: adam, schedule: constant}]",
     # three legs, and an average of the weights
     "legs": "[{train: everything, epochs: 4, learning_rate: 0.005, batch_size: [16, 32, 32, 48], ema: 0.9}]",
-    # labels that are shares, steps of two batches, images of two
-    "shares": "[{train: everything, epochs: 4, learning_rate: 0.005, batch_size: 16, accumulate: 2,"
-    " label_smoothing: 0.1}]",
     # it stops by itself after two epochs
     "early": "[{train: everything, epochs: 9, learning_rate: 5.0, warmup: 0, schedule: constant, early_stopping: 1}]",
 }
@@ -70,19 +68,22 @@ def place(tmp_path_factory):
 
 
 def text_of(place, stages, policy="{policy: retrain}", experiment="resumed"):
-    mix = "mix: {kind: cutmix}" if stages == "shares" else ""
-    return RECIPE.format(folder=place, policy=policy, stages=STAGES[stages], experiment=experiment, mix=mix)
+    return RECIPE.format(folder=place, policy=policy, stages=STAGES[stages], experiment=experiment)
 
 
 class BrokenOff(Progress):
-    """A person who presses Ctrl-C when the given epoch, counted over all stages, is over, or when a phase begins."""
+    """What ends a run at once: in the step (from 1) that comes when so many epochs are over, counted over all stages,
+    or when a phase begins."""
 
-    def __init__(self, after=None, phase=None):
-        self.after, self.at, self.done = after, phase, 0
+    def __init__(self, after=None, step=1, phase=None):
+        self.after, self.step, self.at, self.done = after, step, phase, 0
 
     def batch(self, step, loss, accuracy):
-        if self.done == self.after:
-            raise KeyboardInterrupt
+        if (self.done, step) == (self.after, self.step):
+            self.end()
+
+    def end(self):
+        raise KeyboardInterrupt
 
     def epoch(self, epoch, metrics):
         self.done += 1
@@ -92,11 +93,18 @@ class BrokenOff(Progress):
             raise KeyboardInterrupt
 
 
-def broken_off(place, text, **at):
+class Asked(BrokenOff):
+    """A person who presses Ctrl-C once, or a batch queue."""
+
+    def end(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+def broken_off(place, text, by=BrokenOff, **at):
     with pytest.raises(
         Interrupted, match=r"^interrupted; go on with: finetune run --resume .*small-\d+$"
     ) as stopped:
-        run(load_text(text), runs_folder=place / "runs", progress=BrokenOff(**at))
+        run(load_text(text), runs_folder=place / "runs", progress=by(**at))
     return Path(str(stopped.value).split()[-1])
 
 
@@ -121,6 +129,9 @@ def assert_same(one, other):
     assert (one.folder / "metrics.jsonl").read_text() == (other.folder / "metrics.jsonl").read_text()
 
 
+RETRAIN_AND_FREEZE = "{policy: retrain, finish: recalibrate, freeze_last_epochs: 1}"
+
+
 @pytest.fixture(scope="module")
 def whole(place):
     """Runs without a break, by recipe."""
@@ -137,18 +148,43 @@ def whole(place):
 @pytest.mark.parametrize(
     ("stages", "policy", "after"),
     [
-        ("two", "{policy: recalibrate}", 1),
         ("shared", "{policy: retrain}", 3),
         ("shared", "{policy: retrain}", 5),
-        ("legs", "{policy: retrain, finish: recalibrate, freeze_last_epochs: 1}", 1),
-        ("legs", "{policy: retrain, finish: recalibrate, freeze_last_epochs: 1}", 3),
-        ("shares", "{policy: retrain}", 2),
-        ("early", "{policy: freeze}", 1),
+        ("legs", RETRAIN_AND_FREEZE, 3),
     ],
 )
-def test_broken_off_in_any_epoch_it_ends_bit_by_bit_the_same(place, whole, stages, policy, after):
+def test_ended_at_once_in_any_epoch_it_ends_bit_by_bit_the_same(place, whole, stages, policy, after):
     text = text_of(place, stages, policy)
     folder = broken_off(place, text, after=after) if after < 5 else broken_off(place, text, phase="proving")
+    assert_same(resume(folder), whole(text))
+
+
+@pytest.mark.parametrize(
+    ("stages", "policy", "epoch", "step"),
+    [
+        # on features that were kept
+        ("two", "{policy: recalibrate}", 1, 2),
+        # all batches were trained on, the validation has not begun
+        ("shared", "{policy: retrain}", 3, 3),
+        # in the first epoch of another batch size
+        ("legs", RETRAIN_AND_FREEZE, 1, 1),
+    ],
+)
+def test_asked_to_end_in_any_step_it_ends_bit_by_bit_the_same(place, whole, stages, policy, epoch, step):
+    text = text_of(place, stages, policy)
+    folder = broken_off(place, text, Asked, after=epoch, step=step)
+    kept = checkpoint.latest(folder)
+    assert (len(kept.epochs), kept.standing.step) == (epoch, step)
+    assert_same(resume(folder), whole(text))
+
+
+def test_killed_in_an_epoch_it_loses_what_came_after_the_last_checkpoint_only(place, whole, monkeypatch):
+    monkeypatch.setattr(pace, "REST", 0.0)
+    text = text_of(place, "two", "{policy: recalibrate}")
+    often = text.replace("tracking:", "checkpoint: {minutes: 1.0e-9}\ntracking:")
+    folder = broken_off(place, often, after=3, step=3)
+    kept = checkpoint.latest(folder)
+    assert (len(kept.epochs), kept.standing.step) == (3, 2)
     assert_same(resume(folder), whole(text))
 
 
@@ -200,7 +236,25 @@ def test_mlflow_has_one_run_in_which_nothing_stands_twice(place):
     assert len(mine.inputs.dataset_inputs) == len(other.inputs.dataset_inputs) == 4
 
 
-def interrupted(tracker, status):
+def test_a_run_that_was_killed_before_it_knew_its_mlflow_run_finds_it_again(place):
+    text = text_of(place, "early", "{policy: freeze}", experiment="orphan")
+    with pytest.MonkeyPatch.context() as patch:
+        # MLflow has made the run by then
+        patch.setattr("finetune.tracking.run.flat_params", interrupted)
+        folder = broken_off(place, text)
+    assert resumable_state(folder).mlflow_run == ""
+    # of an epoch after which it was killed before there was a checkpoint
+    (folder / "metrics.jsonl").write_text('{"stage": 1, "epoch": 1, "step": 1}\n')
+    finished = resume(folder)
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == len(finished.epochs)
+    client = MlflowClient(f"sqlite:///{place}/mlflow.db")
+    experiment = client.get_experiment_by_name("orphan").experiment_id
+    [only] = client.search_runs([experiment])
+    assert only.info.status == "FINISHED"
+    assert only.data.tags["run_folder"] == folder.name
+
+
+def interrupted(*arguments):
     raise KeyboardInterrupt
 
 
@@ -211,9 +265,12 @@ def points(client, run, name):
 @pytest.fixture(scope="module")
 def stopped(place):
     """The folder of a run that was broken off in its third epoch, and its newest checkpoint."""
-    folder = broken_off(place, text_of(place, "two"), after=2)
+    with pytest.MonkeyPatch.context() as patch:
+        # a small network is slow to write beside what its epochs take
+        patch.setattr(pace, "REST", 0.0)
+        folder = broken_off(place, text_of(place, "two"), after=2)
     files = sorted((folder / checkpoint.FOLDER).iterdir())
-    assert [file.name for file in files] == ["000001.npz", "000002.npz"]
+    assert [file.name for file in files] == ["000001-00000000.npz", "000002-00000000.npz"]
     return folder, files[-1]
 
 
@@ -239,6 +296,18 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_it_is_used(stoppe
     finally:
         newest.write_bytes(whole)
     assert used.count(1) > 100
+
+
+def test_what_is_damaged_does_not_stand_in_front_of_what_is_written_after_it(stopped, tmp_path):
+    folder, newest = stopped
+    shutil.copytree(folder / checkpoint.FOLDER, tmp_path / checkpoint.FOLDER)
+    (tmp_path / checkpoint.FOLDER / newest.name).write_bytes(b"torn")
+    found = checkpoint.latest(tmp_path)
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, replace(found, standing=replace(found.standing, step=step)))
+        assert checkpoint.latest(tmp_path).standing.step == step
+    names = sorted(file.name for file in (tmp_path / checkpoint.FOLDER).iterdir())
+    assert names == ["000001-00000002.npz", "000001-00000003.npz"]
 
 
 def test_another_process_at_work_is_named(stopped):

@@ -43,7 +43,8 @@ def run(
 ) -> None:
     """Fine-tune as a recipe says, and prove its policy.
 
-    Leaves a report, a model and an MLflow run. Broken off, it goes on after the last epoch that was finished.
+    Leaves a report, a model and an MLflow run. Ctrl-C ends it at the next step of the training, a second one at once;
+    --resume goes on.
 
     \b
     finetune run recipes/resnet_freeze.yaml
@@ -111,7 +112,10 @@ def _importing(quiet: bool) -> Progress:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """What a batch queue sends before it kills is taken like Ctrl-C; either way the line that goes on is printed."""
+    """What a batch queue sends before it kills is taken like Ctrl-C; either way the line that goes on is printed.
+
+    A training has the first of them wait for its next step (finetune/interruption.py).
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -51,6 +51,14 @@ class EarlierSitting:
             )
 
 
+def run_marked(client: MlflowClient, experiment_id: str, tag: str, value: str) -> str:
+    """Id of the run that has this tag; "" where there is none, or no value."""
+    if not value:
+        return ""
+    known = client.search_runs([experiment_id], f"tags.{tag} = '{value}'", max_results=1)
+    return str(known[0].info.run_id) if known else ""
+
+
 def earlier_sitting(client: MlflowClient, experiment_id: str, run_id: str) -> EarlierSitting | None:
     """None where nothing was logged, where the store does not know the run, and where it was deleted there."""
     from mlflow.exceptions import MlflowException

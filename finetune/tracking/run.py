@@ -11,7 +11,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from finetune.tracking.earlier import EarlierSitting, earlier_sitting
+from finetune.tracking.earlier import EarlierSitting, earlier_sitting, run_marked
 from finetune.tracking.manners import good_manners
 from finetune.tracking.model_folder import write_model_folder
 from finetune.tracking.params import flat_params
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
 
+KEY = "run_key"
+"""Tag that marks the run of one run folder."""
+
 LONGEST_DIGEST = 36
 """Characters that MLflow takes for the digest of a dataset."""
 
@@ -42,13 +45,15 @@ def open_run(
     warn: Callable[[str], None],
     earlier: str = "",
     *,
+    key: str = "",
     system_metrics: bool = False,
 ) -> Iterator[Tracker]:
     """Open a run, and close it as FINISHED, as KILLED when it was interrupted, as FAILED on any other error.
 
     store: None tracks nothing and imports no MLflow. params: nested, as in a resolved recipe.
     warn: gets one line where the store fails; from then on the tracker does nothing.
-    earlier: id of the run to go on with, if the store knows it; what it has already is not logged again.
+    earlier: id of the run to go on with, if the store knows it; what it has already is not logged again. key: where
+    there is no id, the run that was begun with the same key is gone on with.
     system_metrics: how busy the machine is, too.
     """
     if store is None:
@@ -56,7 +61,7 @@ def open_run(
         return
     with good_manners(store):
         tracker = Tracker(store, warn)
-        tracker.start(experiment, name, params, tags, earlier)
+        tracker.start(experiment, name, params, {**tags, KEY: key} if key else tags, earlier)
         if system_metrics:
             tracker.watch_machine()
         try:
@@ -115,6 +120,7 @@ class Tracker:
         store, self._name = str(self.store), name
         self._client = open_client(store)
         self._experiment_id = experiment_id(self._client, store, experiment)
+        earlier = earlier or run_marked(self._client, self._experiment_id, KEY, tags.get(KEY, ""))
         self._earlier = earlier_sitting(self._client, self._experiment_id, earlier)
         if self._earlier:
             self.run_id = earlier

@@ -1,0 +1,90 @@
+"""Ctrl-C once waits for the step, twice does not; what others made of a signal is given back."""
+
+import signal
+import threading
+
+import pytest
+
+from finetune.interruption import first_signal_waits
+
+BOTH = [signal.SIGINT, signal.SIGTERM]
+
+
+class Once(Exception):
+    pass
+
+
+def end_now(number, frame):
+    raise Once(number)
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    before = {number: signal.signal(number, end_now) for number in BOTH}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_the_first_is_noted_and_ends_the_block_at_the_latest(number):
+    def block():
+        with first_signal_waits() as asked:
+            reached.append(asked())
+            signal.raise_signal(number)
+            reached.append(asked())
+
+    reached = []
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert reached == [False, True]
+
+
+@pytest.mark.parametrize("first", BOTH)
+@pytest.mark.parametrize("second", BOTH)
+def test_the_second_does_what_it_would_have_done(first, second):
+    def block():
+        with first_signal_waits():
+            signal.raise_signal(first)
+            signal.raise_signal(second)
+            pytest.fail("the block went on")
+
+    with pytest.raises(Once, match=str(second)):
+        block()
+
+
+def test_what_goes_wrong_inside_is_told_and_not_the_signal():
+    def block():
+        with first_signal_waits():
+            signal.raise_signal(signal.SIGINT)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        block()
+
+
+def test_all_is_given_back():
+    with first_signal_waits():
+        assert signal.getsignal(signal.SIGINT) is not end_now
+    for number in BOTH:
+        assert signal.getsignal(number) is end_now
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    """`nohup` does it, and so does a shell with what it runs in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with first_signal_waits() as asked:
+        signal.raise_signal(signal.SIGINT)
+        assert not asked()
+
+
+def test_outside_of_the_main_thread_nothing_is_taken_over():
+    def work():
+        with first_signal_waits() as asked:
+            seen.append((signal.getsignal(signal.SIGINT), asked()))
+
+    seen = []
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(end_now, False)]
