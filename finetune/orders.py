@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from finetune.keras_backend import on_tensorflow
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -24,9 +26,10 @@ class Orders:
         """To be called after every epoch of `fit`.
 
         Where the number of batches is known, `fit` opens the dataset again at the end of an epoch, and once more at
-        the beginning of the next (tests/test_keras_behaviour.py).
+        the beginning of the next (tests/test_keras_behaviour.py). On JAX it opens it when it reads its first batch.
         """
-        self.drawn += 1 if int(self.batches.cardinality()) < 0 else 2
+        once = int(self.batches.cardinality()) < 0 or not on_tensorflow()
+        self.drawn += 1 if once else 2
 
     def skip_to(self, drawn: int) -> None:
         """Draw orders without reading any batch, until so many are drawn."""

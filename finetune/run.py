@@ -23,7 +23,8 @@ from finetune.datasets.batches import images_only
 from finetune.describe import site_records
 from finetune.errors import InputError, ProofError
 from finetune.evaluate import evaluate
-from finetune.export import EXPORTED, export
+from finetune.export import EXPORTED, export, left_out
+from finetune.keras_backend import leave_accelerators_to_keras
 from finetune.masking import masked
 from finetune.multi_label import refuse_one_class_only
 from finetune.outlook import outlook
@@ -125,7 +126,7 @@ def carry_out(
             resumable=True,
             checkpoint=checkpoint.latest(folder),
         )
-        for words in (*splits.notes, *prepared.warnings):
+        for words in (*splits.notes, *prepared.warnings, *left_out(folder)):
             running.note(words)
         result = fine_tune(running)
         if store and tracking.store is None:
@@ -282,6 +283,7 @@ def publish_model(running: Running, result: RunResult, reference: SavedMoments) 
 @contextmanager
 def computing_in(precision: str) -> Iterator[None]:
     """Compute in this precision inside the block; Keras' global setting is given back."""
+    leave_accelerators_to_keras()
     before = keras.mixed_precision.dtype_policy()
     keras.mixed_precision.set_dtype_policy(precision)
     try:

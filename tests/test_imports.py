@@ -21,6 +21,7 @@ LAYERS = [
         "layer_packages",
         "damaged_archive",
         "wire",
+        "keras_backend",
     },
     {"batchnorm"},
     {"torch_import"},

@@ -57,7 +57,9 @@ def cluster(tmp_path):
             file.write_text("")
         path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
         settings = {"PATH": path, "CALLS": str(calls), "REQUEUED": str(requeued)} | environment
-        done = subprocess.run(command, env=settings, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env=settings, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
         said = [json.loads(line) for line in calls.read_text().splitlines()]
         return done.returncode, said, requeued.read_text().split(), done.stderr
 
@@ -204,7 +206,14 @@ def test_the_workers_of_a_slurm_job_start_with_their_places_among_all(cluster):
 
 @pytest.mark.parametrize(
     ("code", "earlier", "again"),
-    [(0, "0", False), (2, "0", False), (6, "0", False), (1, "3", True), (130, "19", True), (130, "20", False)],
+    [
+        (0, "0", False),
+        (2, "0", False),
+        (6, "0", False),
+        (1, "3", True),
+        (130, "19", True),
+        (130, "20", False),
+    ],
 )
 def test_a_slurm_job_is_put_back_where_it_can_go_on_but_not_for_ever(cluster, code, earlier, again):
     told = {"FINETUNE_EXITS": str(code), "SLURM_RESTART_COUNT": earlier}

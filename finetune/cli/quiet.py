@@ -9,11 +9,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from finetune.keras_backend import require_backend
+
 CHATTY = ("tensorflow", "absl")
 
 
 def import_quietly() -> None:
-    """Import what a run needs. Errors of the import itself are raised as ever."""
+    """Import what a run needs. Raises InputError where Keras has no backend; errors of the import itself as ever."""
+    require_backend()
     # 3: TensorFlow's C++ side writes dozens of lines about the machine otherwise
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow leaves oneDNN off on processors without AVX-512, where a training step takes 2.5 times as long
