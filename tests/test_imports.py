@@ -21,8 +21,10 @@ LAYERS = [
         "layer_packages",
         "damaged_archive",
         "wire",
+        "distribute",
     },
     {"batchnorm"},
+    {"distribution"},
     {"torch_import"},
     {"policies", "backbones", "heads", "datasets", "formats", "stage"},
     {"recipe", "batch_sizes", "progress", "stopwatch", "run_folder", "run_state", "orders"},
@@ -92,6 +94,7 @@ LIGHT = {
     "recipe",
     "recipe_file",
     "stage",
+    "distribute",
     "component",
     "errors",
 }
