@@ -44,8 +44,8 @@ def export_model(
     file = keras_file_of(model)
     if not on_tensorflow():
         raise InputError(
-            "finetune export: converters read what TensorFlow computes; run it again with KERAS_BACKEND=tensorflow, where "
-            "a model.keras is the same"
+            "finetune export: converters read what TensorFlow computes; run it again with KERAS_BACKEND=tensorflow, to "
+            "which a model.keras is the same"
         )
     with tempfile.TemporaryDirectory(prefix="export-") as folder:
         source = file if images is None else _recalibrated(file, images, settings, Path(folder), progress)

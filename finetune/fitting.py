@@ -13,6 +13,8 @@ from finetune.batch_sizes import Leg
 from finetune.batchnorm.nonfinite import first_nonfinite
 from finetune.batchnorm.sites import BNSite
 from finetune.callbacks import BestWeights, DivergenceWatch, EpochKeeper, EpochLog
+from finetune.distribution.loop import fit
+from finetune.distribution.replicas import ALONE, Replicas
 from finetune.errors import DivergedError
 from finetune.objective import smoothed
 from finetune.orders import Orders
@@ -27,7 +29,7 @@ Log = Callable[[int, Mapping[str, float]], None]
 @dataclass(frozen=True, eq=False)
 class Feed:
     """What `fit` reads: the training batches of each leg, the validation batches (a tf.data.Dataset). smoothing: of the
-    training labels. guessing: the loss of guessing, in nats."""
+    training labels. guessing: the loss of guessing, in nats. replicas: share every batch."""
 
     training: Callable[[Leg], Orders]
     validation: Any
@@ -35,6 +37,7 @@ class Feed:
     class_weights: Mapping[int, float] | None
     smoothing: float
     guessing: float
+    replicas: Replicas = ALONE
 
     def batches(self, orders: Orders) -> Any:
         """Those of the orders, with their labels as the loss takes them."""
@@ -134,16 +137,15 @@ def _fit_leg(
     if watched.at and leg.epochs.start < begin == watched.at.epochs:
         orders.skip_to(watched.at.drawn)
     keeper = EpochKeeper(lambda done: _after_epoch(done, orders, watched, best))
-    model.fit(
+    fit(
+        feed.replicas,
+        model,
         feed.batches(orders),
         validation_data=feed.validation,
         initial_epoch=begin,
         epochs=leg.epochs.stop,
-        class_weight=dict(feed.class_weights) if feed.class_weights else None,
+        class_weight=feed.class_weights,
         callbacks=[watch, EpochLog(watched.progress, watched.log), best, keeper],
-        verbose=0,
-        # the batches come shuffled; Keras warns that it will not shuffle them again
-        shuffle=False,
     )
 
 

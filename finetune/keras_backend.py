@@ -1,4 +1,4 @@
-"""What computes under Keras: TensorFlow, or JAX where KERAS_BACKEND says so. TensorFlow reads the data in either case."""
+"""What computes under Keras: TensorFlow, or JAX where KERAS_BACKEND says so. TensorFlow reads the data either way."""
 
 from __future__ import annotations
 

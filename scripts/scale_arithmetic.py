@@ -1,8 +1,8 @@
 """What a training on 1 to 1,024 workers sends and waits for, by arithmetic alone: the tables of docs/scale.md.
 
-Sites, channels and parameters are those of the real networks (finetune/backbones/facts.json). What one step exchanges is
-counted off its graph by scripts/measure_scale.py: five sums a site that follows the batch (three numbers a channel on the
-way forward, the gradients of two of them on the way back), and one for each tensor of gradients. A ring of N workers
+Sites, channels and parameters are those of the real networks (finetune/backbones/facts.json). What a step sums up is
+counted off its graph by scripts/measure_scale.py: five sums a site that follows the batch (three numbers a channel on
+the way forward, the gradients of two of them on the way back), and one for each tensor of gradients. A ring of N workers
 (Patarasuk & Yuan 2009) sends 2 (N - 1) / N of the bytes from each, in 2 (N - 1) rounds that wait for each other.
 
     python scripts/scale_arithmetic.py
@@ -85,22 +85,33 @@ def duration(time: float) -> str:
 def main() -> None:
     found = networks()
     table(
-        ("network", "sites", "channels", "MB a step by the sites", "sums", "MB of gradients", "sites beside gradients"),
+        ("network", "sites", "channels", "sums of the sites", "their MB", "MB of gradients", "share"),
         (
-            (n.name, f"{n.sites}", f"{n.channels:,}", mega(n.synchronised), f"{SUMS_A_SITE * n.sites}", mega(n.gradients),
-             f"{n.synchronised / n.gradients:.1%}")
+            (
+                n.name,
+                f"{n.sites}",
+                f"{n.channels:,}",
+                f"{SUMS_A_SITE * n.sites}",
+                mega(n.synchronised),
+                mega(n.gradients),
+                f"{n.synchronised / n.gradients:.1%}",
+            )
             for n in found
         ),
-    )  # fmt: skip
+    )
     resnet = found[0]
     table(
         ("workers", "MB sent by each: sites", "gradients", "rounds in a row: sites"),
         (
-            (f"{n:,}", mega(sent(resnet.synchronised, n)), mega(sent(resnet.gradients, n)),
-             f"{SUMS_A_SITE * resnet.sites * 2 * (n - 1):,}")
+            (
+                f"{n:,}",
+                mega(sent(resnet.synchronised, n)),
+                mega(sent(resnet.gradients, n)),
+                f"{SUMS_A_SITE * resnet.sites * 2 * (n - 1):,}",
+            )
             for n in WORKERS
         ),
-    )  # fmt: skip
+    )
     table(
         ("workers", *(f"{what}, {link}" for link in LINKS for what in ("sites", "gradients"))),
         (
@@ -119,7 +130,13 @@ def main() -> None:
         ),
     )
     table(
-        ("network", "moments of a share, MB", "of 1,024 shares, MB", "checkpoint with SGD, MB", "with Adam, MB"),
+        (
+            "network",
+            "moments of a share, MB",
+            "of 1,024 shares, MB",
+            "checkpoint with SGD, MB",
+            "with Adam, MB",
+        ),
         (
             (n.name, mega(n.moments), mega(1024 * n.moments), mega(n.checkpoint(1)), mega(n.checkpoint(2)))
             for n in found
