@@ -10,27 +10,28 @@ from pydantic_core import PydanticCustomError
 
 from finetune.component import Component
 
-DEVICE = re.compile(r"(CPU|GPU):\d+")
+DEVICE = re.compile(r"(CPU|GPU|TPU):\d+")
 
 
 class Distribute(Component):
     """Every replica trains on its share of each batch, with gradients and batch statistics of the whole batch."""
 
-    strategy: Literal["mirrored", "multi_worker"] = Field(
-        description="mirrored: devices of this machine; multi_worker: the processes that TF_CONFIG lists"
+    strategy: Literal["mirrored", "multi_worker", "data_parallel"] = Field(
+        description="mirrored: devices of this machine, data_parallel under KERAS_BACKEND=jax; multi_worker: the "
+        "processes that TF_CONFIG lists"
     )
     devices: tuple[str, ...] | None = Field(
-        None, min_length=1, description="of mirrored, as GPU:0; all GPUs where left out"
+        None, min_length=1, description="of this machine, as GPU:0; all accelerators where left out"
     )
 
     @model_validator(mode="after")
     def _devices_can_be_meant(self) -> Self:
         if self.devices is None:
             return self
-        if self.strategy != "mirrored":
+        if self.strategy == "multi_worker":
             raise PydanticCustomError(
                 "unused_key",
-                "only mirrored takes devices; a worker takes the one that it sees (CUDA_VISIBLE_DEVICES); leave it out",
+                "multi_worker takes none: a worker takes the one that it sees (CUDA_VISIBLE_DEVICES); leave it out",
                 {"at": ("devices",)},
             )
         odd = [name for name in self.devices if not DEVICE.fullmatch(name)]

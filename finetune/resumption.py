@@ -35,7 +35,7 @@ def resume(folder: Path, *, tracking_uri: str | None = None, progress: Progress 
     with held(folder) if replicas.chief else nullcontext():
         state = resumable_state(folder)
         store = store_uri(tracking_uri or recipe.tracking.uri) if recipe.tracking.enabled else None
-        with computing_in(recipe.precision), loss_in_words(replicas, again(folder)):
+        with computing_in(recipe.precision), replicas.scope(), loss_in_words(replicas, again(folder)):
             prepared = prepare(recipe, progress, watch, replicas)
             if prepared.splits.digest != state.data:
                 raise InputError(

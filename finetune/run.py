@@ -80,7 +80,7 @@ def run(
     store = store_uri(tracking_uri or recipe.tracking.uri) if recipe.tracking.enabled else None
     replicas = open_replicas(recipe.distribute, hear=progress.phase)
     progress = progress if replicas.chief else Progress()
-    with computing_in(recipe.precision), loss_in_words(replicas, "start all workers again"):
+    with computing_in(recipe.precision), replicas.scope(), loss_in_words(replicas, "start all workers again"):
         prepared = prepare(recipe, progress, watch, replicas)
         refuse_unlike(replicas, settled(prepared))
         folder = Path(

@@ -123,14 +123,14 @@ def _train(running: Running) -> Trained:
 
 def _shared_batches(running: Running) -> AbstractContextManager[None]:
     """Inside the block the sites see the batches of all replicas together."""
-    if running.replicas.count == 1:
+    if running.replicas.strategy is None:
         return nullcontext()
     return synchronised([site for site in running.trainee.sites if site.built])
 
 
 def replicas_hold(running: Running) -> list[list[RunningStatistics]] | None:
     """What each replica holds at every built site; None where there is one."""
-    if running.replicas.count == 1:
+    if running.replicas.strategy is None:
         return None
     return running.replicas.statistics([site for site in running.trainee.sites if site.built])
 

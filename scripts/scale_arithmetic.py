@@ -2,7 +2,7 @@
 
 Sites, channels and parameters are those of the real networks (finetune/backbones/facts.json). What a step sums up is
 counted off its graph by scripts/measure_scale.py: five sums a site that follows the batch (three numbers a channel on
-the way forward, the gradients of two of them on the way back), and one for each tensor of gradients. A ring of N workers
+the way forward, the gradients of two of them on the way back), and those of the gradients. A ring of N workers
 (Patarasuk & Yuan 2009) sends 2 (N - 1) / N of the bytes from each, in 2 (N - 1) rounds that wait for each other.
 
     python scripts/scale_arithmetic.py

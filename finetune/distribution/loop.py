@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from finetune.distribution.data_parallel import UndividedValidation, undivided
 from finetune.distribution.replicas import Replicas
 from finetune.distribution.step import SharedStep, images_in
 
@@ -42,7 +43,7 @@ def fit(
             initial_epoch=initial_epoch,
             epochs=epochs,
             class_weight=dict(class_weight) if class_weight else None,
-            callbacks=list(callbacks),
+            callbacks=[UndividedValidation(), *callbacks] if replicas.divided else list(callbacks),
             verbose=0,
             # the batches come shuffled; Keras warns that it will not shuffle them again
             shuffle=False,
@@ -83,7 +84,8 @@ def _run_epoch(
 def evaluate(replicas: Replicas, model: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:
     """As `model.evaluate(..., return_dict=True)`, of metrics that are means; each worker takes a share of the batches."""
     if replicas.workers == 1:
-        return _plain(model.evaluate(batches, verbose=0, return_dict=True))
+        with undivided():
+            return _plain(model.evaluate(batches, verbose=0, return_dict=True))
     if int(batches.cardinality()) < replicas.workers:
         return _agreed(replicas, _plain(model.evaluate(batches, verbose=0, return_dict=True)))
     model.evaluate(batches.shard(replicas.workers, replicas.worker), verbose=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from finetune.batchnorm.moments import PopulationMoments, RunningStatistics
 from finetune.distribution.cluster import Cluster, cluster_of
+from finetune.distribution.data_parallel import devices_for, divided_among
 from finetune.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ Everyone = Callable[[NDArray[np.float64]], list[NDArray[np.float64]]]
 
 @dataclass(frozen=True, eq=False)
 class Replicas:
-    """All that take a share of each batch. strategy: None for a single one. count: of all workers together.
+    """All that take a share of each batch. strategy: None for a single one, and for those of JAX, among which
+    Keras itself divides the batches. count: of all workers together.
     cluster: None where there is one process.
 
     held: by id() of a variable, what each replica of this process made of it in the last step of an epoch, where there
@@ -52,6 +55,15 @@ class Replicas:
         if len(self.devices) != 1:
             return ()
         return (f"distribute: {self.devices[0]} is the only device here; the run is as without distribute",)
+
+    @property
+    def divided(self) -> bool:
+        """Whether Keras itself divides the batches (finetune.distribution.data_parallel)."""
+        return self.strategy is None and self.count > 1
+
+    def scope(self) -> AbstractContextManager[None]:
+        """Models of these replicas are made, trained and evaluated inside it."""
+        return divided_among(self.devices) if self.divided else nullcontext()
 
     @property
     def workers(self) -> int:
@@ -122,6 +134,9 @@ def open_replicas(
         return ALONE
     if distribute.strategy == "mirrored":
         return _mirrored(distribute.devices)
+    if distribute.strategy == "data_parallel":
+        devices = devices_for(distribute.devices)
+        return Replicas(count=len(devices), devices=devices)
     return _multi_worker(cluster_of(environment), hear)
 
 
@@ -163,7 +178,8 @@ def _multi_worker(cluster: Cluster, hear: Callable[[str], None]) -> Replicas:
 def _refuse_other_backends() -> None:
     if keras.backend.backend() != "tensorflow":
         raise InputError(
-            f"distribute: tf.distribute needs the TensorFlow backend of Keras, found {keras.backend.backend()}"
+            f"distribute: tf.distribute needs the TensorFlow backend of Keras, found {keras.backend.backend()}; "
+            "take strategy: data_parallel there"
         )
 
 

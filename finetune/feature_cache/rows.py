@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from finetune.distribution.data_parallel import undivided
 from finetune.errors import DataError
 from finetune.feature_cache.cut import refuse_other_features_in_training
 from finetune.keras_backend import on_tensorflow
@@ -54,7 +55,7 @@ def compute_rows(
 def _compiled(features: keras.Model) -> Callable[[Any], Any]:
     """Under TensorFlow traced once for batches of any size, where `predict` would trace anew for the last one."""
     if not on_tensorflow():
-        return lambda batch: features.predict_on_batch(np.asarray(batch, np.float32))
+        return undivided()(lambda batch: features.predict_on_batch(np.asarray(batch, np.float32)))
     images = tf.TensorSpec([None, *features.input.shape[1:]], tf.float32)
 
     def forward(images: tf.Tensor) -> tf.Tensor:
