@@ -1,4 +1,4 @@
-"""What one process and several do alike: run by the tests, and as `python -m tests.distribution.scenes` by each worker."""
+"""What one process and several do alike: run by the tests, and by each worker as `python -m`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 COUNT, BATCH = 96, 24
 CALIBRATION, SAMPLES, MEASURED = 40, 37, 8
-"""Images of the calibration set, those that are measured, and those in a batch of it: five batches, the last of five."""
+"""Images of the calibration set, those that are measured, those in a batch of it: five batches, the last one of five."""
 
 
 def everything(replicas):

@@ -85,8 +85,8 @@ def test_shares_together_are_the_whole_set(count, shared):
         return numbers, pooled.count
 
     outcomes = in_company(work)
-    shares = [numbers for numbers, _ in outcomes]
-    assert sorted(sum(shares, [])) == sorted(list(range(count)) * (1 if shared else WORKERS))
+    seen = [number for numbers, _ in outcomes for number in numbers]
+    assert sorted(seen) == sorted(list(range(count)) * (1 if shared else WORKERS))
     assert {total for _, total in outcomes} == {count}
 
 
