@@ -30,5 +30,6 @@ def replicas_agree(timeline: Timeline) -> tuple[Check, ...]:
     ]
     differing = [path for path, far in zip(paths, apart, strict=True) if not far <= APART]
     furthest = max(apart, default=0.0)
-    detail = f"{len(timeline.replicas)} replicas, {len(paths)} sites: at most {furthest:.1e} sd apart (at most {APART:g})"
-    return (Check("every replica holds the same statistics", not differing, detail + named(differing)),)
+    counted = f"{len(timeline.replicas)} replicas, {len(paths)} sites"
+    detail = f"{counted}: largest distance {furthest:.1e} sd (at most {APART:g})" + named(differing)
+    return (Check("every replica holds the same statistics", not differing, detail),)

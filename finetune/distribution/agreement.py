@@ -27,8 +27,8 @@ def refuse_unlike(replicas: Replicas, settled: Mapping[str, str]) -> None:
         return
     first, *others = (json.loads(said) for said in replicas.told(json.dumps(dict(settled))))
     problems = [
-        f"worker {number} of {replicas.workers}: other {', '.join(unlike)} than the first worker; start all workers with "
-        "the same recipe, on the same data and the same weights"
+        f"worker {number} of {replicas.workers}: other {', '.join(unlike)} than the first worker; start all workers "
+        "with the same recipe, on the same data and the same weights"
         for number, said in enumerate(others, 2)
         if (unlike := [name for name in first if said.get(name) != first[name]])
     ]

@@ -1,7 +1,7 @@
 """`fit` and `evaluate` for replicas: the same epochs, callbacks and logs as Keras' own, on shares of every batch.
 
-All workers read the same batches in the same order, and each hands its share to the network. So augmentation, mixing and
-the order of the images are those of one process; each worker pays for reading all of them.
+All workers read the same batches in the same order, and each hands its share to the network. So augmentation, mixing
+and the order of the images are those of one process; each worker pays for reading all of them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def fit(
             shuffle=False,
         )
         return
-    shares, step = _shares(batches, replicas, class_weight), SharedStep(replicas, model)
+    shares, step = _shares(batches, replicas, class_weight), SharedStep(replicas, replicas.strategy, model)
     heard = keras.callbacks.CallbackList(list(callbacks), model=model, epochs=epochs)
     model.stop_training = False
     heard.on_train_begin()
@@ -82,7 +82,7 @@ def _run_epoch(
 
 
 def evaluate(replicas: Replicas, model: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:
-    """As `model.evaluate(..., return_dict=True)`, of metrics that are means; each worker takes a share of the batches."""
+    """As `model.evaluate(..., return_dict=True)`, of metrics that are means; each worker takes a share of batches."""
     if replicas.workers == 1:
         with undivided():
             return _plain(model.evaluate(batches, verbose=0, return_dict=True))

@@ -30,5 +30,5 @@ def loss_in_words(replicas: Replicas, what_to_do: str) -> Iterator[None]:
         yield
     except gone as error:
         raise WorkerLostError(
-            f"{replicas.cluster}: another worker ended or cannot be reached, and no worker can go on alone; {what_to_do}"
+            f"{replicas.cluster}: another worker ended or cannot be reached, and none can go on alone; {what_to_do}"
         ) from error

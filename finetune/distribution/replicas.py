@@ -169,8 +169,8 @@ def _multi_worker(cluster: Cluster, hear: Callable[[str], None]) -> Replicas:
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     if strategy.num_replicas_in_sync != len(cluster.workers):
         raise InputError(
-            f"distribute.strategy: {strategy.num_replicas_in_sync} devices for {len(cluster.workers)} workers; expected one "
-            "each: start a worker for every GPU and show it that one with CUDA_VISIBLE_DEVICES"
+            f"distribute.strategy: {strategy.num_replicas_in_sync} devices for {len(cluster.workers)} workers; "
+            "expected one each: start a worker for every GPU and show it that one with CUDA_VISIBLE_DEVICES"
         )
     return Replicas(strategy, len(cluster.workers), cluster, everyone=exchange_over(strategy))
 

@@ -1,4 +1,4 @@
-"""The calibration images as workers share them: every so-manieth batch, so that together they measure what one would."""
+"""The calibration images as workers share them: every so-manieth batch, so that all together are the whole."""
 
 from __future__ import annotations
 

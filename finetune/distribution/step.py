@@ -1,8 +1,8 @@
 """One step of a training whose batch is shared: each replica's gradient of its share, added up and applied once.
 
 A replica computes in a stateless scope, on the weights as they are before the step. What it would have changed (running
-statistics, states of random number generators) comes back as values, so that neither the order of the replicas nor their
-number changes a variable twice, and the step in front of the optimizer is that of one process.
+statistics, states of random number generators) comes back as values, so that no variable is changed once a
+replica, and what stands around the gradient is that of one process.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import numpy as np
 from keras import ops
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
     from finetune.distribution.replicas import Replicas
 
 SEED = "seed_generator_state"
@@ -29,6 +31,7 @@ class SharedStep:
     """
 
     replicas: Replicas
+    strategy: tf.distribute.Strategy
     model: keras.Model
 
     def __post_init__(self) -> None:
@@ -39,7 +42,7 @@ class SharedStep:
         self._traced = tf.function(self._step, autograph=False)
 
     def __call__(self, images: Any, labels: Any, weights: Any) -> Mapping[str, Any]:
-        """images: those of this process's replicas. labels, weights (or None): of the whole batch. The metrics so far."""
+        """The metrics so far. images: of this process's replicas. labels, weights (or None): of the whole batch."""
         logs, self._after = self._traced(images, labels, weights)
         return logs
 
@@ -55,7 +58,7 @@ class SharedStep:
     def _step(self, images: Any, labels: Any, weights: Any) -> tuple[Mapping[str, Any], list[list[Any]]]:
         import tensorflow as tf
 
-        model, strategy = self.model, self.replicas.strategy
+        model, strategy = self.model, self.strategy
         trained = model.trainable_variables
         values = [tf.convert_to_tensor(variable.value) for variable in trained]
         outcome = strategy.run(lambda: self._replica(trained, values, images, labels, weights))

@@ -12,7 +12,8 @@ def uneven_batches(replicas: Replicas, sizes: Mapping[str, set[int]]) -> list[st
     count = replicas.count
     return [
         f"{key}: batches of {', '.join(map(str, odd))} images cannot be shared alike by {count} replicas; "
-        f"expected a multiple of {count}, as {max(odd[0] // count, 1) * count} (a training split that is smaller is one batch)"
+        f"expected a multiple of {count}, as {max(odd[0] // count, 1) * count} "
+        "(a training split that is smaller is one batch)"
         for key, found in sizes.items()
         if (odd := sorted(size for size in found if size % count))
     ]

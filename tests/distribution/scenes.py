@@ -1,0 +1,188 @@
+"""What one process and several do alike: run by the tests, and by each worker as `python -m`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+COUNT, BATCH = 96, 24
+CALIBRATION, SAMPLES, MEASURED = 40, 37, 8
+"""Images of the calibration set, those that are measured, those in a batch of it: five batches, the last one of five."""
+
+
+def everything(replicas):
+    """Plain arrays by name."""
+    found = {}
+    for name, options in TRAININGS.items():
+        found |= {f"{name}/{key}": value for key, value in trained(replicas, **options).items()}
+    for method in ("layerwise", "one_pass"):
+        found |= {f"{method}/{key}": value for key, value in measured(replicas, method).items()}
+    return found
+
+
+def network():
+    """Four sites in depth, no dropout: each replica would draw masks of its own."""
+    import keras
+
+    from finetune.batchnorm.sites import find_sites
+    from finetune.trained_part import Trainee
+    from tests.nets import functional_net, images
+
+    # built by hand and not read from a file: names, seeds and all are the same in every process
+    inner = functional_net()
+    for layer in inner.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+    x = keras.layers.BatchNormalization(name="bn_4")(keras.layers.Dense(4, name="more")(inner.outputs[0]))
+    model = keras.Model(inner.input, keras.layers.Dense(3, activation="softmax", name="head")(x))
+    return Trainee(model, model, find_sites(model, images(1)))
+
+
+def pictures(count):
+    """The shares of every batch differ in brightness and contrast, so that their moments do."""
+    import numpy as np
+
+    from tests.nets import images
+
+    x = images(count)
+    third = np.arange(count) % BATCH // (BATCH // 3)
+    return (x * (1 + third)[:, None, None, None] + third[:, None, None, None]).astype(np.float32)
+
+
+def batches(count=COUNT, size=BATCH):
+    import numpy as np
+    import tensorflow as tf
+
+    from tests.nets import labels
+
+    answers = labels(count).astype(np.int32)
+    examples = tf.data.Dataset.from_tensor_slices((pictures(count), answers))
+    # the order of the images is part of what has to be the same
+    return examples.shuffle(size, seed=3, reshuffle_each_iteration=True).batch(size, drop_remainder=True)
+
+
+def validation():
+    import numpy as np
+    import tensorflow as tf
+
+    from tests.nets import labels
+
+    return tf.data.Dataset.from_tensor_slices((pictures(50), labels(50).astype(np.int32))).batch(11)
+
+
+TRAININGS = {
+    "plain": {"options": {}},
+    "rich": {
+        "options": {
+            "optimizer": "adamw",
+            "weight_decay": 0.01,
+            "label_smoothing": 0.1,
+            "ema": 0.8,
+            "rate_at_first_layer": 0.5,
+        },
+        "weights": {0: 0.5, 1: 1.0, 2: 2.0},
+    },
+    "accumulated": {"options": {"accumulate": 2}},
+    "unsynchronised": {"options": {}, "together": False},
+}
+
+
+def trained(replicas, options, weights=None, together=True):
+    """Two epochs of a training; weights, logs, and what every replica held in the end."""
+    import numpy as np
+
+    from finetune.batchnorm.sites import synchronised
+    from finetune.orders import Orders
+    from finetune.policies import Retrain
+    from finetune.progress import Progress
+    from finetune.stage import Stage
+    from finetune.train import Material, fit_stage
+
+    trainee, logs = network(), []
+    stage = Stage(train="everything", epochs=2, learning_rate=0.02, **options)
+    material = Material(
+        Orders(batches()),
+        validation(),
+        COUNT // BATCH,
+        BATCH,
+        3,
+        weights,
+        calibration(replicas),
+        replicas=replicas,
+    )
+    at = synchronised(trainee.sites) if together and replicas.count > 1 else nullcontext()
+    with at:
+        fit_stage(
+            trainee,
+            Retrain(),
+            stage,
+            "",
+            material,
+            Progress(),
+            lambda epoch, metrics: logs.append(dict(metrics)),
+        )
+    held = replicas.statistics(trainee.sites)
+    return {
+        "weights": np.concatenate([weight.numpy().ravel() for weight in trainee.model.weights]),
+        "logs": np.array([list(epoch.values()) for epoch in logs]),
+        "held": np.array([np.concatenate([np.r_[s.mean, s.variance] for s in each]) for each in held]),
+    }
+
+
+def calibration(replicas):
+    import tensorflow as tf
+
+    from finetune.distribution.shares import SharedImages
+
+    images = pictures(CALIBRATION)
+
+    def opened(limit):
+        return tf.data.Dataset.from_tensor_slices(images[:limit]).batch(MEASURED)
+
+    return SharedImages(opened, CALIBRATION, MEASURED, replicas)
+
+
+def measured(replicas, method):
+    """Running statistics measured anew through a policy, and the moments behind them."""
+    import numpy as np
+
+    from finetune.batchnorm.population import input_moments
+    from finetune.policies import Recalibrate
+
+    trainee, images = network(), calibration(replicas)
+    policy = Recalibrate(method=method, samples=SAMPLES, prior=20.0)
+    own, _ = input_moments(trainee.model, trainee.sites, images(SAMPLES))
+    moments = images.combine(SAMPLES)(own)
+    measurement = policy.start(trainee.model, trainee.sites, images)
+    return {
+        "images": np.array(measurement.images),
+        "stored": np.concatenate([np.r_[s.statistics.mean, s.statistics.variance] for s in trainee.sites]),
+        "moments": np.concatenate([np.r_[m.count, m.mean, m.variance] for m in moments]),
+    }
+
+
+def main(distribute, out):
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    import numpy as np
+    import tensorflow as tf
+
+    from finetune.distribute import Distribute
+    from finetune.distribution.replicas import open_replicas
+
+    if "devices" in distribute:
+        [cpu] = tf.config.list_physical_devices("CPU")
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * len(distribute["devices"])
+        )
+    replicas = open_replicas(Distribute.model_validate_json(json.dumps(distribute)))
+    np.savez(out, **everything(replicas))
+    # as a run does: who leaves first is taken for lost
+    replicas.told("done")
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,123 @@
+"""Several devices, or several processes on loopback, end as one process does on the same batches.
+
+The starts of the processes are what is expensive, so each does everything that is looked at here.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+
+from finetune.distribution.replicas import ALONE
+from tests.distribution.scenes import SAMPLES, TRAININGS, everything
+
+TOGETHER = [name for name, scene in TRAININGS.items() if scene.get("together", True)]
+FOUR_DECIMALS = 5e-5
+
+
+def free_addresses(count):
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+
+
+def started(distribute, out, environment=None):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.distribution.scenes", json.dumps(distribute), str(out)],
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | (environment or {}),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(processes):
+    try:
+        said = [process.communicate(timeout=900)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, words in zip(processes, said, strict=True):
+        assert process.returncode == 0, words[-3000:]
+
+
+def loaded(path):
+    with np.load(path) as found:
+        return dict(found)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return everything(ALONE)
+
+
+@pytest.fixture(scope="module")
+def company(tmp_path_factory):
+    """What comes of it on two devices of this machine, in two processes, and in each of three."""
+    folder, processes = tmp_path_factory.mktemp("together"), []
+    devices = {"strategy": "mirrored", "devices": ["CPU:0", "CPU:1"]}
+    processes.append(started(devices, folder / "mirrored.npz"))
+    for size in (2, 3):
+        addresses = free_addresses(size)
+        for place in range(size):
+            told = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": place}}
+            out = folder / f"{place}of{size}.npz"
+            processes.append(started({"strategy": "multi_worker"}, out, {"TF_CONFIG": json.dumps(told)}))
+    ended(processes)
+    return {path.stem: loaded(path) for path in folder.glob("*.npz")}
+
+
+WORKERS = ["0of2", "1of2", "0of3", "1of3", "2of3"]
+EVERYONE = ["mirrored", *WORKERS]
+
+
+@pytest.mark.parametrize("who", EVERYONE)
+@pytest.mark.parametrize("training", TOGETHER)
+def test_weights_statistics_and_losses_are_those_of_one_process_to_four_decimals(
+    alone, company, who, training
+):
+    for part in ("weights", "logs"):
+        found, expected = (some[f"{training}/{part}"] for some in (company[who], alone))
+        np.testing.assert_allclose(found, expected, rtol=FOUR_DECIMALS, atol=FOUR_DECIMALS, err_msg=part)
+
+
+@pytest.mark.parametrize("who", EVERYONE)
+def test_synchronised_sites_hold_the_same_in_every_replica(company, who):
+    for training in TOGETHER:
+        held = company[who][f"{training}/held"]
+        assert len(held) == (3 if who.endswith("3") else 2)
+        np.testing.assert_allclose(held, np.broadcast_to(held[0], held.shape), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("who", EVERYONE)
+def test_sites_that_are_not_synchronised_hold_their_own_and_not_those_of_the_whole(alone, company, who):
+    """The trap: what would be saved is what the first replica saw."""
+    held = company[who]["unsynchronised/held"]
+    assert np.abs(held - held[0]).max() > 0.05
+    expected = alone["plain/held"][0]
+    assert np.abs(held[0] - expected).max() > 0.05
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_all_workers_are_the_same_to_the_bit(company, size):
+    first, *others = (company[f"{place}of{size}"] for place in range(size))
+    for name, value in first.items():
+        if "unsynchronised" not in name:
+            for other in others:
+                assert value.tobytes() == other[name].tobytes(), name
+
+
+@pytest.mark.parametrize("who", WORKERS)
+@pytest.mark.parametrize("method", ["layerwise", "one_pass"])
+def test_what_workers_measure_in_shares_is_what_one_process_measures(alone, company, who, method):
+    found, expected = company[who], alone
+    assert found[f"{method}/images"] == expected[f"{method}/images"] == SAMPLES
+    np.testing.assert_allclose(found[f"{method}/stored"], expected[f"{method}/stored"], rtol=1e-6)
+    # the merging alone: moments of the same float32 batches of the same network, in another order
+    np.testing.assert_allclose(found[f"{method}/moments"], expected[f"{method}/moments"], rtol=1e-12)
