@@ -11,7 +11,6 @@ from pathlib import Path
 from finetune.backbones.keras_file import read_model
 from finetune.conversion import Converted, Quantized, convert
 from finetune.errors import InputError
-from finetune.keras_backend import on_tensorflow
 from finetune.progress import Progress
 from finetune.recalibration.model_hash import model_hash
 from finetune.recalibration.settings import ImageSource, Settings
@@ -42,11 +41,6 @@ def export_model(
             "--quantize: is for --tflite; an .onnx file is quantized by onnxruntime.quantization"
         )
     file = keras_file_of(model)
-    if not on_tensorflow():
-        raise InputError(
-            "finetune export: converters read what TensorFlow computes; run it again with KERAS_BACKEND=tensorflow, to "
-            "which a model.keras is the same"
-        )
     with tempfile.TemporaryDirectory(prefix="export-") as folder:
         source = file if images is None else _recalibrated(file, images, settings, Path(folder), progress)
         network = read_model(source)

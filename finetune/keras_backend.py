@@ -11,11 +11,19 @@ from finetune.errors import InputError
 BACKENDS = ("tensorflow", "jax")
 
 
-def require_backend() -> None:
-    """To be called before Keras is imported. Raises InputError where it would have no backend, or one unknown here."""
+def require_backend(*, any_known: bool) -> None:
+    """To be called before Keras is imported, by what runs on any backend that is known here, or on TensorFlow alone.
+
+    Raises InputError where Keras would have none of these.
+    """
     wanted = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if wanted not in BACKENDS:
         raise InputError(f"KERAS_BACKEND: expected tensorflow or jax, got {wanted}")
+    if wanted != "tensorflow" and not any_known:
+        raise InputError(
+            f"KERAS_BACKEND: only finetune run and finetune evaluate compute on {wanted}; run this one again with "
+            "KERAS_BACKEND=tensorflow, to which model files are the same"
+        )
     if importlib.util.find_spec(wanted) is None:
         raise InputError(
             f"KERAS_BACKEND: {wanted} is not installed; pip install 'finetune[{wanted}]', or unset KERAS_BACKEND"

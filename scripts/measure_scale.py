@@ -35,10 +35,10 @@ def carried() -> int:
     return int(line.partition(":")[2].split()[0])
 
 
-def sums_in(graph: Any) -> dict[str, int]:
-    """Tensors that the processes sum up in a graph, and their bytes; and the same of those that they gather."""
-    found = {"sums": 0, "bytes": 0, "gathered": 0}
-    for operation in graph.get_operations():
+def sums_in(graph: Any | None) -> dict[str, float]:
+    """Tensors that the processes sum up in a graph, and their bytes; and how many they gather."""
+    found: dict[str, float] = {"sums": 0, "bytes": 0, "gathered": 0}
+    for operation in graph.get_operations() if graph else ():
         if operation.type.startswith("CollectiveReduce"):
             [tensor] = operation.outputs
             found["sums"] += 1
@@ -48,62 +48,71 @@ def sums_in(graph: Any) -> dict[str, int]:
     return found
 
 
-def work(mode: str, steps: int) -> dict[str, Any]:
-    """The part of one process."""
+def work(steps: int) -> dict[str, Any]:
+    """The part of one process: what it found in each mode, and of a recalibration."""
     import keras
     import numpy as np
 
     from finetune.assemble import assemble
     from finetune.backbones import Bundled
-    from finetune.batchnorm.fast_sites import fast_sites
     from finetune.batchnorm.population import input_moments
-    from finetune.batchnorm.sites import find_sites, synchronised
-    from finetune.compiling import compile_with
+    from finetune.batchnorm.sites import find_sites
     from finetune.distribute import Distribute
     from finetune.distribution.replicas import open_replicas
-    from finetune.distribution.step import SharedStep
     from finetune.heads import Linear
 
     replicas = open_replicas(Distribute(strategy="multi_worker"))
     keras.utils.set_random_seed(0)
     model = assemble(Bundled().build(SIDE), Linear(), tuple("abcdefghij"), SIDE)
     sites = find_sites(model, np.zeros((1, SIDE, SIDE, 3), np.float32))
-    for site in sites:
-        site.freeze() if mode == "freeze" else site.follow(None)
     random = np.random.default_rng(0)
     images = random.uniform(0, 255, (IMAGES, SIDE, SIDE, 3)).astype(np.float32)
     labels = random.integers(0, 10, IMAGES).astype(np.int32)
-    each = IMAGES // replicas.count
-    mine = images[replicas.worker * each : (replicas.worker + 1) * each]
-    found: dict[str, Any] = {"sums": 0, "bytes": 0, "gathered": 0}
-    with ExitStack() as around:
-        if replicas.strategy is not None:
-            around.enter_context(synchronised(sites))
-        around.enter_context(fast_sites(model, sites))
-        compile_with(model, keras.optimizers.SGD(0.01))
-        if replicas.strategy is None:
-            step = lambda: model.train_on_batch(images, labels)  # noqa: E731
-        else:
-            shared = SharedStep(replicas, model)
-            step = lambda: shared(mine, labels, None)  # noqa: E731
-        step()
-        step()
-        if replicas.strategy is not None:
-            found = sums_in(shared._traced.get_concrete_function(mine, labels, None).graph)
-        before, begun = carried(), time.perf_counter()
-        for _ in range(steps):
-            step()
-        found["seconds"] = (time.perf_counter() - begun) / steps
-        found["carried"] = (carried() - before) / steps
-    moments, _ = input_moments(model, sites, [mine])
+    found: dict[str, Any] = {}
+    for mode in MODES:
+        for site in sites:
+            site.freeze() if mode == "freeze" else site.follow(None)
+        found[mode] = train(replicas, model, sites, images, labels, steps)
+    moments, _ = input_moments(model, sites, [images])
     replicas.gathered(np.zeros(1))
     before = carried()
     replicas.combine(moments)
-    found["recalibration"] = carried() - before
-    found["moments"] = sum(8 * (1 + 2 * m.mean.size) for m in moments)
     # nobody leaves while another still counts
     replicas.gathered(np.zeros(1))
-    return found
+    moved = carried() - before
+    return found | {"moments": sum(8 * (1 + 2 * m.mean.size) for m in moments), "recalibration": moved}
+
+
+def train(replicas: Any, model: Any, sites: Any, images: Any, labels: Any, steps: int) -> dict[str, Any]:
+    """Some steps on one batch, after two that make and warm what they need."""
+    import keras
+
+    from finetune.batchnorm.fast_sites import fast_sites
+    from finetune.batchnorm.sites import synchronised
+    from finetune.compiling import compile_with
+    from finetune.distribution.step import SharedStep
+
+    each = len(images) // replicas.count
+    mine = images[replicas.worker * each : (replicas.worker + 1) * each]
+    alone = replicas.strategy is None
+    with ExitStack() as around:
+        if not alone:
+            around.enter_context(synchronised(sites))
+        around.enter_context(fast_sites(model, sites))
+        compile_with(model, keras.optimizers.SGD(0.001))
+        shared = SharedStep(replicas, model)
+
+        def step() -> None:
+            model.train_on_batch(images, labels) if alone else shared(mine, labels, None)
+
+        step()
+        step()
+        graph = None if alone else shared._traced.get_concrete_function(mine, labels, None).graph
+        before, begun = carried(), time.perf_counter()
+        for _ in range(steps):
+            step()
+        seconds = (time.perf_counter() - begun) / steps
+        return sums_in(graph) | {"seconds": seconds, "carried": (carried() - before) / steps}
 
 
 def free_ports(count: int) -> list[int]:
@@ -114,14 +123,14 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def together(workers: int, mode: str, steps: int) -> dict[str, Any]:
-    """What the first of so many processes measured."""
+def together(workers: int, steps: int) -> dict[str, Any]:
+    """What the first of so many processes found."""
     hosts = [f"localhost:{port}" for port in free_ports(workers)]
     begun = []
     for index in range(workers):
         told = {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}}
         settings = os.environ | {"TF_CONFIG": json.dumps(told), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        command = [sys.executable, __file__, "--mode", mode, "--steps", str(steps)]
+        command = [sys.executable, __file__, "--steps", str(steps), "--worker"]
         begun.append(subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, text=True))
     answers = [process.communicate()[0] for process in begun]
     if any(process.returncode for process in begun):
@@ -135,16 +144,15 @@ def rows(counts: list[int], steps: int) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|"
     alone: dict[str, float] = {}
     for workers in counts:
+        found = together(workers, steps)
         for mode, words in MODES.items():
-            found = together(workers, mode, steps)
-            beside = found["seconds"] / alone.setdefault(mode, found["seconds"])
-            ring = 2 * (workers - 1) * found["bytes"]
-            yield (
-                f"| {workers} | {words} | {found['sums']} | {found['bytes'] / 1e6:.2f} | {ring / 1e6:.2f} "
-                f"| {found['carried'] / 1e6:.2f} | {beside:.2f} x |"
-            )
-        moments, carried_once = found["moments"] / 1e6, found["recalibration"] / 1e6
-        yield f"| {workers} | recalibration, once | | {moments:.2f} | | {carried_once:.2f} | |"
+            seen = found[mode]
+            beside = seen["seconds"] / alone.setdefault(mode, seen["seconds"])
+            ring = 2 * (workers - 1) * seen["bytes"]
+            sizes = " | ".join(f"{size / 1e6:.2f}" for size in (seen["bytes"], ring, seen["carried"]))
+            yield f"| {workers} | {words} | {seen['sums']} | {sizes} | {beside:.2f} x |"
+        moments, moved = found["moments"] / 1e6, found["recalibration"] / 1e6
+        yield f"| {workers} | recalibration, once | | {moments:.2f} | | {moved:.2f} | |"
 
 
 def main() -> None:
@@ -153,10 +161,10 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--mode", choices=MODES, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.mode:
-        print(json.dumps(work(given.mode, given.steps)))
+    if given.worker:
+        print(json.dumps(work(given.steps)))
         return
     for row in rows(given.processes, given.steps):
         print(row, flush=True)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from finetune import keras_backend
 from finetune.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,6 +25,10 @@ def under_jax(tmp_path_factory):
         "JAX_PLATFORMS": "cpu",
         # networks as small as these take longer to optimise than to run
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        # runs of one recipe compile the same
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "XLA_FLAGS": TWO_DEVICES,
         "FINETUNE_JAX_RUNS": str(folder),
     }
@@ -66,9 +71,24 @@ def test_on_tensorflow_data_parallel_is_refused_with_what_to_do():
     [("torch", "expected tensorflow or jax, got torch"), ("jax", r"pip install 'finetune\[jax\]'")],
 )
 def test_a_backend_that_is_not_there_is_one_line(monkeypatch, wanted, words):
-    from finetune import keras_backend
-
     monkeypatch.setenv("KERAS_BACKEND", wanted)
     monkeypatch.setattr(keras_backend.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=words):
-        keras_backend.require_backend()
+        keras_backend.require_backend(any_known=True)
+
+
+@pytest.mark.parametrize("command", ["doctor", "recalibrate", "rates", "export"])
+def test_what_computes_on_tensorflow_alone_says_so_before_it_imports_anything(command, tmp_path):
+    (tmp_path / "r.yaml").write_text((ROOT / "recipes" / "resnet_freeze.yaml").read_text())
+    options = {"recalibrate": ["--images", "."], "export": ["--tflite", "m.tflite"]}.get(command, [])
+    called = subprocess.run(
+        [sys.executable, "-m", "finetune", command, "r.yaml", *options],
+        cwd=tmp_path,
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert called.returncode == 2
+    assert "error: KERAS_BACKEND: only finetune run and finetune evaluate compute on jax" in called.stderr
+    assert "Traceback" not in called.stderr

@@ -125,7 +125,7 @@ def _importing(quiet: bool) -> Progress:
     """From here on it takes seconds: Keras is imported."""
     progress = progress_for(quiet)
     progress.phase("importing TensorFlow")
-    import_quietly()
+    import_quietly(any_backend=True)
     return progress
 
 
