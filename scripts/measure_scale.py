@@ -100,14 +100,14 @@ def train(replicas: Any, model: Any, sites: Any, images: Any, labels: Any, steps
             around.enter_context(synchronised(sites))
         around.enter_context(fast_sites(model, sites))
         compile_with(model, keras.optimizers.SGD(0.001))
-        shared = SharedStep(replicas, model)
+        shared = None if alone else SharedStep(replicas, replicas.strategy, model)
 
         def step() -> None:
-            model.train_on_batch(images, labels) if alone else shared(mine, labels, None)
+            shared(mine, labels, None) if shared else model.train_on_batch(images, labels)
 
         step()
         step()
-        graph = None if alone else shared._traced.get_concrete_function(mine, labels, None).graph
+        graph = shared._traced.get_concrete_function(mine, labels, None).graph if shared else None
         before, begun = carried(), time.perf_counter()
         for _ in range(steps):
             step()
