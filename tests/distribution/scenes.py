@@ -10,7 +10,7 @@ from pathlib import Path
 
 COUNT, BATCH = 96, 24
 CALIBRATION, SAMPLES, MEASURED = 40, 37, 8
-"""Images of the calibration set, those that are measured, those in a batch of it: five batches, the last one of five."""
+"""Images of the calibration set, those that are measured, those in a batch: five batches, the last one of five."""
 
 
 def everything(replicas):
