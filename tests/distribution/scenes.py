@@ -18,6 +18,7 @@ def everything(replicas):
     found = {}
     for name, options in TRAININGS.items():
         found |= {f"{name}/{key}": value for key, value in trained(replicas, **options).items()}
+    found |= normalised(replicas)
     for method in ("layerwise", "one_pass"):
         found |= {f"{method}/{key}": value for key, value in measured(replicas, method).items()}
     return found
@@ -73,9 +74,9 @@ def validation():
     return tf.data.Dataset.from_tensor_slices((pictures(50), labels(50).astype(np.int32))).batch(11)
 
 
+# of the second one the sites are left to themselves
 TRAININGS = {
-    "plain": {"options": {}},
-    "rich": {
+    "together": {
         "options": {
             "optimizer": "adamw",
             "weight_decay": 0.01,
@@ -85,12 +86,11 @@ TRAININGS = {
         },
         "weights": {0: 0.5, 1: 1.0, 2: 2.0},
     },
-    "accumulated": {"options": {"accumulate": 2}},
-    "unsynchronised": {"options": {}, "together": False},
+    "apart": {"options": {"accumulate": 2}},
 }
 
 
-def trained(replicas, options, weights=None, together=True):
+def trained(replicas, options, weights=None):
     """Two epochs of a training; weights, logs, and what every replica held in the end."""
     import numpy as np
 
@@ -113,7 +113,7 @@ def trained(replicas, options, weights=None, together=True):
         calibration(replicas),
         replicas=replicas,
     )
-    at = synchronised(trainee.sites) if together and replicas.count > 1 else nullcontext()
+    at = synchronised(trainee.sites) if weights and replicas.count > 1 else nullcontext()
     with at:
         fit_stage(
             trainee,
@@ -130,6 +130,52 @@ def trained(replicas, options, weights=None, together=True):
         "logs": np.array([list(epoch.values()) for epoch in logs]),
         "held": np.array([np.concatenate([np.r_[s.mean, s.variance] for s in each]) for each in held]),
     }
+
+
+def far_from_zero():
+    """Inputs of a site, what it is differentiated against, gamma and beta, a running mean that is off by one."""
+    import numpy as np
+
+    random = np.random.default_rng(5)
+    x = random.normal(300.0, 1.0, (12, 3, 2, 5)) + np.arange(12)[:, None, None, None] / 4
+    return (
+        x,
+        random.normal(size=x.shape),
+        random.uniform(0.5, 1.5, 5),
+        random.normal(size=5),
+        np.full(5, 301.0),
+    )
+
+
+def normalised(replicas):
+    """Outputs, moments and gradients of one site on shares of a batch."""
+    import numpy as np
+    import tensorflow as tf
+
+    from finetune.batchnorm.shared_kernel import normalise_with_all_shares
+
+    x, upstream, gamma, beta, around = (tf.constant(v, tf.float32) for v in far_from_zero())
+
+    def replica():
+        context = tf.distribute.get_replica_context()
+        each = len(x) // replicas.count
+        place = int(tf.get_static_value(context.replica_id_in_sync_group))
+        mine = [v[place * each : (place + 1) * each] for v in (x, upstream)]
+        values = [mine[0], gamma, beta]
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            outputs, mean, variance = normalise_with_all_shares(*values, 1e-3, around)
+            loss = tf.reduce_sum(outputs * mine[1])
+        of_x, *of_affine = tape.gradient(loss, values)
+        shares = [context.all_gather(v, axis=0) for v in (outputs, of_x)]
+        return [shares[0], mean, variance, shares[1], *context.all_reduce("SUM", of_affine)]
+
+    if replicas.strategy is None:
+        return {}
+    together = tf.function(lambda: replicas.strategy.run(replica), autograph=False)()
+    first = [replicas.strategy.experimental_local_results(v)[0].numpy() for v in together]
+    names = ("outputs", "mean", "variance", "of_inputs", "of_gamma", "of_beta")
+    return {f"site/{name}": np.asarray(value) for name, value in zip(names, first, strict=True)}
 
 
 def calibration(replicas):
@@ -171,13 +217,14 @@ def main(distribute, out):
     import tensorflow as tf
 
     from finetune.distribute import Distribute
-    from finetune.distribution.replicas import open_replicas
+    from finetune.distribution.replicas import ALONE, open_replicas
 
     if "devices" in distribute:
         [cpu] = tf.config.list_physical_devices("CPU")
         tf.config.set_logical_device_configuration(
             cpu, [tf.config.LogicalDeviceConfiguration()] * len(distribute["devices"])
         )
+        np.savez(out.with_name("alone.npz"), **everything(ALONE))
     replicas = open_replicas(Distribute.model_validate_json(json.dumps(distribute)))
     np.savez(out, **everything(replicas))
     # as a run does: who leaves first is taken for lost
