@@ -210,6 +210,68 @@ def measured(replicas, method):
     }
 
 
+def whole_runs(replicas, place):
+    """`finetune run` twice on these replicas, in `place`; in the second the sites are left to themselves.
+
+    What was found, and what each said in the end; the processes of a run share a folder, as they would a file system.
+    """
+    import numpy as np
+
+    import finetune.run as story
+    import finetune.training
+    from finetune.errors import ProofError
+    from finetune.recipe_file import load_text
+
+    # a strategy is opened once a process
+    story.open_replicas = lambda *_, **__: replicas
+    recipe = load_text((place / "recipe.yaml").read_text(), source="recipe")
+    result = story.run(recipe, runs_folder=place / "runs")
+    finetune.training.synchronised = lambda sites: nullcontext()
+    try:
+        said = "nothing was wrong"
+        story.run(recipe.model_copy(update={"name": "apart"}), runs_folder=place / "runs")
+    except ProofError as error:
+        said = str(error)
+    return {
+        "run/folder": np.array(str(result.folder.relative_to(place))),
+        "run/checks": np.array([f"{check.name}: {check.passed}" for check in result.checks]),
+        "run/test": np.array(list(result.test.metrics.values())),
+        "run/apart": np.array(said),
+    }
+
+
+def write_recipe(place):
+    """A network of two sites in depth and its data, for `whole_runs`."""
+    import keras
+    import numpy as np
+    from keras import layers
+
+    from finetune.datasets.array_file import save_arrays
+    from tests.nets import disturbed
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12, 12, 3))
+    x = layers.Rescaling(1 / 255)(inputs)
+    for number in (1, 2):
+        x = layers.Conv2D(6, 3, name=f"conv_{number}")(x)
+        x = layers.ReLU()(layers.BatchNormalization(name=f"bn_{number}")(x))
+    disturbed(keras.Model(inputs, x, name="tiny")).save(place / "backbone.keras")
+    random = np.random.default_rng(0)
+    classes = random.integers(0, 3, 160)
+    spread = random.uniform(0.3, 1.2, (160, 1, 1, 1))
+    pixels = random.normal(60 + 60 * classes[:, None, None, None], 40, (160, 12, 12, 3)) * spread
+    save_arrays(place / "data.npz", (np.clip(pixels, 0, 255).astype(np.uint8), classes))
+    recipe = {
+        "name": "small",
+        "backbone": {"source": "saved", "path": str(place / "backbone.keras")},
+        "data": {"source": "arrays", "path": str(place / "data.npz"), "image_size": 12, "batch_size": 32},
+        "batchnorm": {"policy": "retrain"},
+        "stages": [{"train": "everything", "epochs": 2, "learning_rate": 0.05}],
+        "tracking": {"enabled": False},
+    }
+    (place / "recipe.yaml").write_text(json.dumps(recipe))
+
+
 def main(distribute, out):
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -226,7 +288,10 @@ def main(distribute, out):
         )
         np.savez(out.with_name("alone.npz"), **everything(ALONE))
     replicas = open_replicas(Distribute.model_validate_json(json.dumps(distribute)))
-    np.savez(out, **everything(replicas))
+    found = everything(replicas)
+    if replicas.workers == 2:
+        found |= whole_runs(replicas, out.parent)
+    np.savez(out, **found)
     # as a run does: who leaves first is taken for lost
     replicas.told("done")
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.batchnorm.test_kernel import definition
-from tests.distribution.scenes import SAMPLES, far_from_zero
+from tests.distribution.scenes import SAMPLES, far_from_zero, write_recipe
 
 FOUR_DECIMALS = 5e-5
 
@@ -55,6 +55,7 @@ def loaded(path):
 def company(tmp_path_factory):
     """What comes of it on one device, on two of this machine, and in each of several processes."""
     folder, processes = tmp_path_factory.mktemp("together"), []
+    write_recipe(folder)
     devices = {"strategy": "mirrored", "devices": ["CPU:0", "CPU:1"]}
     processes.append(started(devices, folder / "mirrored.npz"))
     for size in SIZES:
@@ -64,7 +65,10 @@ def company(tmp_path_factory):
             out = folder / f"{place}of{size}.npz"
             processes.append(started({"strategy": "multi_worker"}, out, {"TF_CONFIG": json.dumps(told)}))
     ended(processes)
-    return {path.stem: loaded(path) for path in folder.glob("*.npz")}
+    found = {path.stem: loaded(path) for path in folder.glob("*of*.npz")}
+    return (
+        found | {name: loaded(folder / f"{name}.npz") for name in ("alone", "mirrored")} | {"folder": folder}
+    )
 
 
 SIZES = (2, 3)
@@ -122,3 +126,28 @@ def test_what_workers_measure_in_shares_is_what_one_process_measures(company, wh
     np.testing.assert_allclose(found[f"{method}/stored"], expected[f"{method}/stored"], rtol=1e-6)
     # the merging alone: moments of the same float32 batches of the same network, in another order
     np.testing.assert_allclose(found[f"{method}/moments"], expected[f"{method}/moments"], rtol=1e-12)
+
+
+def test_one_of_two_workers_writes_the_run_and_both_know_what_was_found(company):
+    first, second = company["0of2"], company["1of2"]
+    for name in ("run/folder", "run/checks", "run/test"):
+        np.testing.assert_array_equal(first[name], second[name])
+    assert "every replica holds the same statistics: True" in first["run/checks"].tolist()
+    assert str(first["run/folder"]) == "runs/small-1"
+    runs = sorted(path.name for path in (company["folder"] / "runs").iterdir())
+    assert runs == ["apart-1", "small-1"]
+    written = {path.name for path in (company["folder"] / "runs/small-1").iterdir()}
+    assert {"model.keras", "report.html", "recipe.yaml", "run.json", "saved_model"} <= written
+    lines = (company["folder"] / "runs/small-1/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+
+
+def test_a_run_whose_replicas_hold_statistics_of_their_own_fails_in_every_worker_and_leaves_no_model(company):
+    for who in ("0of2", "1of2"):
+        said = str(company[who]["run/apart"])
+        assert (
+            "policy retrain did not hold: every replica holds the same statistics: 2 replicas, 2 sites"
+            in said
+        )
+        assert "saved/bn_1, saved/bn_2" in said
+    assert not (company["folder"] / "runs/apart-1/model.keras").exists()
