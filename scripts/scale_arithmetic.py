@@ -1,9 +1,9 @@
 """What a training on 1 to 1,024 workers sends and waits for, by arithmetic alone: the tables of docs/scale.md.
 
 Sites, channels and parameters are those of the real networks (finetune/backbones/facts.json). What a step sums up is
-counted off its graph by scripts/measure_scale.py: five sums a site that follows the batch (three numbers a channel on
-the way forward, the gradients of two of them on the way back), and those of the gradients. A ring of N workers
-(Patarasuk & Yuan 2009) sends 2 (N - 1) / N of the bytes from each, in 2 (N - 1) rounds that wait for each other.
+counted off its graph by scripts/measure_scale.py: two sums a site that follows the batch, one of two numbers a channel
+on the way forward and one of their gradients on the way back, and one of all gradients. A ring of N workers (Patarasuk
+& Yuan 2009) sends 2 (N - 1) / N of the bytes from each, in 2 (N - 1) rounds that wait for each other.
 
     python scripts/scale_arithmetic.py
 """
@@ -17,7 +17,7 @@ from finetune.backbones.facts import facts
 
 NETWORKS = ("ResNet50", "MobileNetV2", "EfficientNetB0", "EfficientNetV2B0")
 WORKERS = (1, 2, 4, 8, 16, 64, 256, 1024)
-SUMS_A_SITE = 5
+SUMS_A_SITE, NUMBERS_A_SUM = 2, 2
 LINKS = {"10 Gbit/s, 50 us": (10e9 / 8, 50e-6), "100 Gbit/s, 5 us": (100e9 / 8, 5e-6)}
 """Bytes and seconds: what a link carries in a second, and how long a message is on its way."""
 
@@ -39,7 +39,7 @@ class Network:
     @property
     def synchronised(self) -> int:
         """Bytes that the sites sum up in a step, float32."""
-        return 4 * SUMS_A_SITE * self.channels
+        return 4 * SUMS_A_SITE * NUMBERS_A_SUM * self.channels
 
     @property
     def moments(self) -> int:

@@ -46,7 +46,7 @@ def test_a_network_exchanges_what_its_layers_hold():
     kernels, channels = 3 * 3 * 3 * 4 + 3 * 3 * 4 * 6, 4 + 6
     network = Network("two", 2, channels, kernels + 4 * channels)
     assert network.gradients == 4 * (kernels + 2 * channels)
-    assert network.synchronised == 4 * 5 * channels
+    assert network.synchronised == 4 * (2 + 2) * channels
     assert network.moments == sum(np.r_[1.0, np.zeros(c), np.zeros(c)].nbytes for c in (4, 6))
     weights = 4 * (kernels + 4 * channels)
     assert network.checkpoint(2) == 3 * weights + 2 * network.gradients
