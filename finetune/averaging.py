@@ -23,6 +23,8 @@ def put_average(
 ) -> None:
     """Replace what `fit` trained by the optimizer's average of it; statistics that follow are measured anew."""
     model.optimizer.finalize_variable_values(model.trainable_weights)
+    # on JAX weights and averages share their memory now, and the next `evaluate` gives away that of the weights
+    model.set_weights(model.get_weights())
     followers = [site for site in sites if site.calls and site.mode == "batch"]
     if followers:
         policy.measure_anew(model, followers, calibration, warn)

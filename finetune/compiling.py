@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from finetune.depth_rates import scale_rates, shares_by_depth
+from finetune.keras_backend import on_tensorflow
 from finetune.objective import Labels, objective_of
 from finetune.optimizer import optimizer_for
 
@@ -44,5 +45,9 @@ def _make_variables(model: keras.Model, labels: Labels) -> None:
     model.optimizer.build(model.trainable_variables)
     classes = model.output_shape[-1]
     some = np.zeros((1, classes) if labels == "flags" else 1, np.int32)
-    model.compute_metrics(None, some, np.full((1, classes), 1 / classes, np.float32))
+    even = np.full((1, classes), 1 / classes, np.float32)
+    model.compute_metrics(None, some, even)
     model.reset_metrics()
+    if not on_tensorflow():
+        # otherwise `fit` reads a batch to make the loss, and the order of the images is drawn once more
+        model.compute_loss(None, some, even)

@@ -10,6 +10,7 @@ FinetuneError            exit code 1
 +-- GateError            exit code 4   a recalibrated model was not published
 +-- ProofError           exit code 5   the policy did not do what it promised
 +-- DivergedError        exit code 6   the training left the finite numbers
++-- WorkerLostError                    one of several processes of a training went away
 
 Interrupted is a KeyboardInterrupt, exit code 130.
 """
@@ -75,6 +76,10 @@ class DivergedError(FinetuneError):
     """The loss left the finite numbers, or never came back to where it started."""
 
     exit_code = 6
+
+
+class WorkerLostError(FinetuneError):
+    """One of several processes that train together ended; all have to be started again."""
 
 
 def first_line(error: BaseException) -> str:

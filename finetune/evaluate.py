@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.calibration_error import expected_calibration_error
+from finetune.distribution.data_parallel import undivided
 from finetune.flag_scores import score_flags
 from finetune.result import Evaluation
 
@@ -37,7 +38,8 @@ def predicted(
 ) -> tuple[NDArray[np.float64], NDArray[np.integer]]:
     """Probabilities (n, classes) and labels (n,) of labelled batches; of multi-label ones flags (n, classes)."""
     labels = np.concatenate([np.asarray(y) for _, y in batches.as_numpy_iterator()])
-    return np.asarray(model.predict(batches.map(_images_only), verbose=0), np.float64), labels
+    with undivided():
+        return np.asarray(model.predict(batches.map(_images_only), verbose=0), np.float64), labels
 
 
 def _images_only(images: Any, _: Any) -> Any:

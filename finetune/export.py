@@ -15,6 +15,7 @@ import tensorflow as tf
 from finetune.batchnorm.moments_file import REFERENCE, SavedMoments, save
 from finetune.datasets.resize import to_square_uint8
 from finetune.errors import FinetuneError
+from finetune.keras_backend import on_tensorflow
 
 EXPORTED = (REFERENCE, "provenance.json")
 """What travels with a model wherever it goes: a later recalibration needs it."""
@@ -33,7 +34,8 @@ def export(
 ) -> None:
     """Write model.keras, saved_model/1, reference_statistics.npz and provenance.json into `folder`.
 
-    examples: raw uint8 images, (n, h, w, 3), on which the SavedModel must agree with the model.
+    examples: raw uint8 images, (n, h, w, 3), on which the SavedModel must agree with the model. Under another backend
+    than TensorFlow there is none (`left_out` says so).
     Each file is written beside its place and renamed. Raises FinetuneError where the exported model
     answers differently.
     """
@@ -44,11 +46,23 @@ def export(
     _write_json(folder / "provenance.json", provenance)
     # an earlier sitting of the run may have been broken off here
     shutil.rmtree(folder / "saved_model", ignore_errors=True)
+    if not on_tensorflow():
+        return
     part = folder / "saved_model" / "1.part"
     _save_serving(model, part, image_size)
     _carry(folder, part / "assets.extra")
     _check_parity(model, part, image_size, examples)
     part.rename(folder / "saved_model" / "1")
+
+
+def left_out(folder: Path) -> tuple[str, ...]:
+    """What `export` does not write into a folder under this Keras backend, in words."""
+    if on_tensorflow():
+        return ()
+    return (
+        f"no saved_model: Keras computes on {keras.backend.backend()}, whose code hides the BN sites from later "
+        f"recalibration; KERAS_BACKEND=tensorflow finetune export {folder} --savedmodel DIR makes one of model.keras",
+    )
 
 
 def _save_serving(model: keras.Model, folder: Path, image_size: int) -> None:

@@ -16,6 +16,8 @@ from finetune.batch_sizes import Leg
 from finetune.batchnorm.nonfinite import first_nonfinite
 from finetune.batchnorm.sites import BNSite
 from finetune.callbacks import BestWeights, DivergenceWatch, EpochLog
+from finetune.distribution.loop import evaluate, fit
+from finetune.distribution.replicas import ALONE, Replicas
 from finetune.errors import DivergedError
 from finetune.interruption import first_signal_waits
 from finetune.keeping import Keeping, StandingKeeper
@@ -33,7 +35,7 @@ Log = Callable[[int, Mapping[str, float]], None]
 @dataclass(frozen=True, eq=False)
 class Feed:
     """What `fit` reads: the training batches of each leg, the validation batches (a tf.data.Dataset). smoothing: of the
-    training labels. guessing: the loss of guessing, in nats."""
+    training labels. guessing: the loss of guessing, in nats. replicas: share every batch."""
 
     training: Callable[[Leg], Orders]
     validation: Any
@@ -41,6 +43,7 @@ class Feed:
     class_weights: Mapping[int, float] | None
     smoothing: float
     guessing: float
+    replicas: Replicas = ALONE
 
     def batches(self, orders: Orders, after: int = 0) -> Any:
         """Those of every epoch after its first so many, with their labels as the loss takes them."""
@@ -85,7 +88,9 @@ def fit_legs(
     first, step = (ahead or legs)[0], watched.at.step if watched.at else 0
     watched.progress.stage(watched.title, watched.epochs, first.steps, first.batch_size, done, step)
     try:
-        with first_signal_waits() if watched.keeping else nullcontext(lambda: False) as asked:
+        # a worker that is not the chief goes on, so that the chief can finish its step and keep it
+        waits = watched.keeping or not feed.replicas.chief
+        with first_signal_waits() if waits else nullcontext(lambda: False) as asked:
             keeper = StandingKeeper(best, legs[-1].epochs.stop, watched.keeping, asked, watched.at)
             for leg in ahead:
                 if leg is not first:
@@ -153,16 +158,15 @@ def _fit(
     if after >= leg.steps:
         _validate(model, epochs.start, feed, callbacks, keeper.orders)
         return
-    model.fit(
+    fit(
+        feed.replicas,
+        model,
         feed.batches(keeper.orders, after),
         validation_data=feed.validation,
         initial_epoch=epochs.start,
         epochs=epochs.stop,
-        class_weight=dict(feed.class_weights) if feed.class_weights else None,
+        class_weight=feed.class_weights,
         callbacks=callbacks,
-        verbose=0,
-        # the batches come shuffled; Keras warns that it will not shuffle them again
-        shuffle=False,
     )
 
 
@@ -175,7 +179,7 @@ def _validate(
     orders.draw_an_epoch()
     told.on_epoch_begin(epoch)
     logs = model.get_metrics_result()
-    validated = model.evaluate(feed.validation, callbacks=told, verbose=0, return_dict=True)
+    validated = evaluate(feed.replicas, model, feed.validation, told)
     told.on_epoch_end(epoch, logs | {f"val_{name}": value for name, value in validated.items()})
 
 

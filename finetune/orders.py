@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from finetune.keras_backend import on_tensorflow
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -25,9 +27,9 @@ class Orders:
         """Orders that `fit` draws in one.
 
         Where the number of batches is known, it opens the dataset again at the end of an epoch, and once more at the
-        beginning of the next (tests/test_keras_behaviour.py).
+        beginning of the next (tests/test_keras_behaviour.py). On JAX it opens it when it reads its first batch.
         """
-        return 1 if int(self.batches.cardinality()) < 0 else 2
+        return 1 if int(self.batches.cardinality()) < 0 or not on_tensorflow() else 2
 
     def epoch_is_over(self) -> None:
         """To be called after every epoch of `fit`."""

@@ -9,8 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from finetune.batchnorm.measure import Measurement
 from finetune.datasets.base import Split, Splits
+from finetune.keras_backend import on_tensorflow
 from finetune.layer_packages import LATE, layer_packages
 from finetune.policies.base import Finish
 
@@ -44,6 +47,7 @@ def provenance(
             "measured_after_training": _measured(finish.measurement if finish.kept else None),
             "reference_images": reference_images,
         },
+        "keras_backend": keras.backend.backend(),
         "versions": versions(),
     }
 
@@ -59,7 +63,8 @@ def four(splits: Splits) -> tuple[Split, ...]:
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that decide what a model computes."""
-    return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}}
+    packages = PACKAGES if on_tensorflow() else (*PACKAGES, keras.backend.backend())
+    return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}}
 
 
 def requirements(model: Path) -> list[str]:

@@ -41,6 +41,11 @@ def find_rates(
         )
     found = {}
     for name, recipe in recipes.items():
+        if recipe.distribute:
+            raise InputError(
+                f"{name}: distribute: a sweep of rates trains in one process, where batches mean the same; leave it "
+                "out with --set distribute=null"
+            )
         number = _number(recipe, stage)
         progress.phase(f"{name}: {stage_in_words(number, recipe.stages)}, from {low:g} to {high:g}")
         found[name] = _swept(recipe, number, ramp(low, high, steps), progress)

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from finetune.backbones import AnyBackbone
 from finetune.component import Component
 from finetune.datasets import AnyDataset
+from finetune.distribute import Distribute
 from finetune.heads import AnyHead, Linear
 from finetune.policies import AnyPolicy, Policy, Rules
 from finetune.stage import Stage
@@ -75,6 +76,7 @@ class Recipe(Component):
     batchnorm: AnyPolicy
     stages: tuple[Stage, ...] = Field(min_length=1)
     checkpoint: Checkpoints = Checkpoints()
+    distribute: Distribute | None = Field(None, description="one training on several devices or machines")
     tracking: Tracking = Tracking()
 
     @property

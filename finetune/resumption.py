@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from finetune.distribution.agreement import refuse_unlike
+from finetune.distribution.lost import loss_in_words
+from finetune.distribution.replicas import open_replicas
 from finetune.errors import InputError
 from finetune.progress import Progress
 from finetune.recipe import Recipe
 from finetune.recipe_file import load_recipe
 from finetune.result import RunResult
-from finetune.run import carry_out, computing_in, prepare
+from finetune.run import again, carry_out, computing_in, prepare, settled
 from finetune.run_state import held, resumable_state
 from finetune.stopwatch import Stopwatch
 from finetune.tracking import store_uri
@@ -25,18 +29,21 @@ def resume(folder: Path, *, tracking_uri: str | None = None, progress: Progress 
     """
     progress, watch = progress or Progress(), Stopwatch()
     resumable_state(folder)
-    with held(folder):
+    recipe = recipe_of(folder, tracking_uri)
+    replicas = open_replicas(recipe.distribute, hear=progress.phase)
+    progress = progress if replicas.chief else Progress()
+    with held(folder) if replicas.chief else nullcontext():
         state = resumable_state(folder)
-        recipe = recipe_of(folder, tracking_uri)
         store = store_uri(tracking_uri or recipe.tracking.uri) if recipe.tracking.enabled else None
-        with computing_in(recipe.precision):
-            prepared = prepare(recipe, progress, watch)
+        with computing_in(recipe.precision), replicas.scope(), loss_in_words(replicas, again(folder)):
+            prepared = prepare(recipe, progress, watch, replicas)
             if prepared.splits.digest != state.data:
                 raise InputError(
                     f"{folder}: the data are not those that the run began with; put them back, or start it anew"
                 )
-            again = replace(state, sittings=state.sittings + 1)
-            return carry_out(prepared, folder, again, store, progress, watch)
+            refuse_unlike(replicas, settled(prepared))
+            next_one = replace(state, sittings=state.sittings + 1)
+            return carry_out(prepared, folder, next_one, store, progress, watch)
 
 
 def recipe_of(folder: Path, tracking_uri: str | None) -> Recipe:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,28 @@ import numpy as np
 from finetune import checkpoint
 from finetune.assemble import assemble
 from finetune.backbones.base import BuiltBackbone
+from finetune.batch_sizes import legs
 from finetune.batchnorm import proof
+from finetune.batchnorm.layerwise import of_all_workers
 from finetune.batchnorm.moments_file import SavedMoments
 from finetune.batchnorm.population import input_moments
 from finetune.batchnorm.sites import find_sites
 from finetune.datasets.base import Splits
 from finetune.datasets.batches import images_only
 from finetune.describe import site_records
+from finetune.distribution.agreement import fingerprint, refuse_unlike
+from finetune.distribution.lost import loss_in_words
+from finetune.distribution.replicas import ALONE, Replicas, open_replicas
+from finetune.distribution.uneven import uneven_batches
 from finetune.errors import InputError, ProofError
 from finetune.evaluate import evaluate
-from finetune.export import EXPORTED, export
+from finetune.export import EXPORTED, export, left_out
+from finetune.keras_backend import leave_accelerators_to_keras
 from finetune.masking import masked
 from finetune.multi_label import refuse_one_class_only
 from finetune.outlook import outlook
 from finetune.pace import Pace
+from finetune.policies.base import unheard
 from finetune.progress import Progress
 from finetune.provenance import describe_splits, provenance, requirements
 from finetune.recipe import Recipe, resolved
@@ -43,12 +52,12 @@ from finetune.stopwatch import Stopwatch
 from finetune.tracking import Tracker, log_result, open_run, store_uri
 from finetune.trained_part import Trainee, kept_layers
 from finetune.training import (
-    EVALUATION_BATCH,
     Running,
     Trained,
     batch_size,
     batches_of,
     last_batch_size,
+    shared,
     steps_per_epoch,
     train,
 )
@@ -71,10 +80,15 @@ def run(
     """
     progress, watch = progress or Progress(), Stopwatch()
     store = store_uri(tracking_uri or recipe.tracking.uri) if recipe.tracking.enabled else None
-    with computing_in(recipe.precision):
-        prepared = prepare(recipe, progress, watch)
-        folder = new_run_folder(runs_folder, recipe.name)
-        with held(folder):
+    replicas = open_replicas(recipe.distribute, hear=progress.phase)
+    progress = progress if replicas.chief else Progress()
+    with computing_in(recipe.precision), replicas.scope(), loss_in_words(replicas, "start all workers again"):
+        prepared = prepare(recipe, progress, watch, replicas)
+        refuse_unlike(replicas, settled(prepared))
+        folder = Path(
+            replicas.told(str(new_run_folder(runs_folder, recipe.name)) if replicas.chief else "")[0]
+        )
+        with held(folder) if replicas.chief else nullcontext():
             state = RunState(prepared.splits.digest, key=uuid4().hex)
             return carry_out(prepared, folder, state, store, progress, watch)
 
@@ -88,9 +102,10 @@ class Prepared:
     built: BuiltBackbone
     trainee: Trainee
     warnings: tuple[str, ...]
+    replicas: Replicas = ALONE
 
 
-def prepare(recipe: Recipe, progress: Progress, watch: Stopwatch) -> Prepared:
+def prepare(recipe: Recipe, progress: Progress, watch: Stopwatch, replicas: Replicas = ALONE) -> Prepared:
     """Nothing is written. Raises InputError where the recipe cannot be carried out."""
     progress.phase(f"{recipe.name}: opening the data")
     with watch.phase("data"):
@@ -100,8 +115,8 @@ def prepare(recipe: Recipe, progress: Progress, watch: Stopwatch) -> Prepared:
     keras.utils.set_random_seed(recipe.seed)
     with watch.phase("model"):
         built, trainee = build(recipe, splits)
-        warnings = look_ahead(recipe, splits, trainee)
-    return Prepared(recipe, splits, built, trainee, warnings)
+        warnings = look_ahead(recipe, splits, trainee, replicas)
+    return Prepared(recipe, splits, built, trainee, warnings, replicas)
 
 
 def carry_out(
@@ -109,6 +124,8 @@ def carry_out(
 ) -> RunResult:
     """From here on there is a folder, and what happens is kept in it."""
     recipe, splits = prepared.recipe, prepared.splits
+    if not prepared.replicas.chief:
+        return accompany(prepared, folder, watch)
     progress.phase(f"opening {folder}" + (f" and MLflow at {masked(store)}" if store else ""))
     with clear_output_errors(folder), outcome_kept(folder, state, progress) as state_is:
         write_recipe(recipe, folder)
@@ -131,13 +148,48 @@ def carry_out(
                 watch,
                 pace=Pace(recipe.checkpoint.minutes * 60),
                 checkpoint=found,
+                replicas=prepared.replicas,
             )
-            for words in (*splits.notes, *prepared.warnings):
+            for words in (*splits.notes, *prepared.warnings, *left_out(folder)):
                 running.note(words)
-            result = fine_tune(running)
+            with loss_in_words(prepared.replicas, again(folder)):
+                result = fine_tune(running)
             if store and tracking.store is None:
                 progress.note(f"what MLflow missed can be sent later: finetune sync {folder}")
             return result
+
+
+def accompany(prepared: Prepared, folder: Path, watch: Stopwatch) -> RunResult:
+    """The part of a worker that is not the chief: the same computations, and nothing is written."""
+    running = Running(
+        prepared.recipe,
+        prepared.splits,
+        prepared.built,
+        prepared.trainee,
+        folder,
+        Tracker(None, unheard),
+        Progress(),
+        watch,
+        checkpoint=checkpoint.latest(folder),
+        replicas=prepared.replicas,
+    )
+    with loss_in_words(prepared.replicas, again(folder)):
+        return fine_tune(running)
+
+
+def again(folder: Path) -> str:
+    """What to do when a worker was lost."""
+    return f"what was trained is kept; start all workers again with: finetune run --resume {folder}"
+
+
+def settled(prepared: Prepared) -> dict[str, str]:
+    """What has to be the same in all workers."""
+    recipe = prepared.recipe.model_dump(mode="json", exclude={"name", "tracking"})
+    return {
+        "recipe": json.dumps(recipe, sort_keys=True),
+        "data": prepared.splits.digest,
+        "weights": fingerprint(prepared.trainee.model.weights),
+    }
 
 
 def fine_tune(running: Running) -> RunResult:
@@ -190,13 +242,26 @@ def build(recipe: Recipe, splits: Splits) -> tuple[BuiltBackbone, Trainee]:
     return built, Trainee(model, built.model, find_sites(model, one_image))
 
 
-def look_ahead(recipe: Recipe, splits: Splits, trainee: Trainee) -> tuple[str, ...]:
+def look_ahead(
+    recipe: Recipe, splits: Splits, trainee: Trainee, replicas: Replicas = ALONE
+) -> tuple[str, ...]:
     """What a person should know before the training. Raises InputError where the policy cannot be carried out."""
     steps, size = steps_per_epoch(recipe, splits), batch_size(recipe, splits)
     ahead = outlook(trainee, recipe.policy, recipe.stages, steps, size, images=splits.train.count)
-    if ahead.problems:
-        raise InputError(ahead.problems)
-    return ahead.warnings
+    problems = [*ahead.problems, *uneven_batches(replicas, batch_sizes_of(recipe, splits))]
+    if problems:
+        raise InputError(problems)
+    return (*ahead.warnings, *replicas.notes)
+
+
+def batch_sizes_of(recipe: Recipe, splits: Splits) -> dict[str, set[int]]:
+    """By the recipe key that says them, images of the training batches."""
+    sizes: dict[str, set[int]] = {}
+    for number, stage in enumerate(recipe.stages):
+        key = "data.batch_size" if stage.batch_size is None else f"stages[{number}].batch_size"
+        each = legs(stage, recipe.data.batch_size, splits.train.count)
+        sizes.setdefault(key, set()).update(leg.batch_size for leg in each)
+    return sizes
 
 
 def open_tracking(
@@ -252,26 +317,31 @@ def prove(running: Running, trained: Trained) -> tuple[Check, ...]:
 def measure_reference(running: Running) -> SavedMoments:
     """Population moments of every site's input on training images under the final weights."""
     sites = [site for site in running.trainee.sites if site.calls]
-    batches = images_only(running.splits.train, EVALUATION_BATCH, limit=REFERENCE_IMAGES)
-    moments, images = input_moments(running.trainee.model, sites, batches)
-    return SavedMoments({site.path: m for site, m in zip(sites, moments, strict=True)}, images)
+    training = shared(running, running.splits.train)
+    own, images = input_moments(running.trainee.model, sites, training(REFERENCE_IMAGES))
+    moments = training.combine(REFERENCE_IMAGES)(own)
+    named = {site.path: m for site, m in zip(sites, moments, strict=True)}
+    return SavedMoments(named, of_all_workers(images, own, moments))
 
 
 def publish(running: Running, result: RunResult, reference: SavedMoments) -> None:
     """The report always; the model, in the folder and in MLflow, only where the policy held."""
     running.progress.phase("writing the report, the model and MLflow")
-    if result.verified:
-        with running.watch.phase("export"):
-            publish_model(running, result, reference)
-    write_report(result, running.folder / "report.html")
-    write_result(result, running.folder)
-    log_result(running.tracking, result)
+    if running.replicas.chief:
+        if result.verified:
+            with running.watch.phase("export"):
+                publish_model(running, result, reference)
+        write_report(result, running.folder / "report.html")
+        write_result(result, running.folder)
+        log_result(running.tracking, result)
     if not result.verified:
         broken = "; ".join(f"{check.name}: {check.detail}" for check in result.checks if not check.passed)
         raise ProofError(
             f"policy {result.policy} did not hold: {broken}; no model was written; "
             f"the evidence is in {running.folder / 'report.html'}"
         )
+    # nobody leaves before the chief is done: a worker that ends is one that was lost
+    running.replicas.told("")
 
 
 def publish_model(running: Running, result: RunResult, reference: SavedMoments) -> None:
@@ -294,6 +364,7 @@ def publish_model(running: Running, result: RunResult, reference: SavedMoments) 
 @contextmanager
 def computing_in(precision: str) -> Iterator[None]:
     """Compute in this precision inside the block; Keras' global setting is given back."""
+    leave_accelerators_to_keras()
     before = keras.mixed_precision.dtype_policy()
     keras.mixed_precision.set_dtype_policy(precision)
     try:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from finetune import checkpoint
-from finetune.errors import DivergedError, Interrupted, ProofError
+from finetune.errors import DivergedError, Interrupted, ProofError, WorkerLostError
 from finetune.progress import Progress
 from finetune.run_state import RunState, write_state
 
@@ -34,6 +34,9 @@ def outcome_kept(folder: Path, state: RunState, progress: Progress) -> Iterator[
         raise
     except KeyboardInterrupt as error:
         raise Interrupted(f"interrupted; {go_on}") from error
+    except WorkerLostError:
+        # it says how to go on itself
+        raise
     except BaseException:
         progress.note(f"what was trained is kept; {go_on}")
         raise

@@ -15,6 +15,8 @@ from finetune.batchnorm.fast_sites import fast_sites
 from finetune.batchnorm.horizon import MOST_LEFT, Stretch, share_left
 from finetune.batchnorm.sites import BNSite
 from finetune.compiling import compile_stage, compile_with
+from finetune.distribution.loop import evaluate
+from finetune.distribution.replicas import ALONE, Replicas
 from finetune.feature_cache import ImageSource, NotCacheable, cached_head_stage
 from finetune.fitting import Feed, Log, Watched, fit_legs, legs_ahead
 from finetune.keeping import Keeping
@@ -37,7 +39,7 @@ class Material:
     """Batched data for the trainer. steps: training batches an epoch; classes: how many there are.
     images: what the batches are made from; None trains on these batches alone, whatever a stage says about their
     size, and computes features anew. labels: those of the training batches. guessing: the loss of guessing, in nats;
-    that of one class out of all where it is None."""
+    that of one class out of all where it is None. replicas: share every training batch."""
 
     training: Orders
     validation: tf.data.Dataset
@@ -49,6 +51,7 @@ class Material:
     images: ImageSource | None = None
     labels: Labels = "numbers"
     guessing: float | None = None
+    replicas: Replicas = ALONE
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,6 +242,7 @@ def feed_of(
         material.class_weights,
         stage.label_smoothing,
         math.log(material.classes) if material.guessing is None else material.guessing,
+        material.replicas,
     )
 
 
@@ -258,7 +262,7 @@ def _averaged(
     kept, average = keep_if_no_worse(
         model,
         lambda: put_average(model, trainee.sites, policy, material.calibration, notes.append),
-        lambda: float(model.evaluate(material.validation, verbose=0, return_dict=True)["loss"]),
+        lambda: evaluate(material.replicas, model, material.validation)["loss"],
         best,
     )
     outcome = "kept" if kept else "not kept: the weights are those of the best epoch"

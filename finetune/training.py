@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING
 
 from finetune.backbones.base import BuiltBackbone
 from finetune.batch_sizes import legs
-from finetune.batchnorm.sites import restored_settings
+from finetune.batchnorm.moments import RunningStatistics
+from finetune.batchnorm.sites import restored_settings, synchronised
 from finetune.batchnorm.timeline import Reading, Timeline, read
 from finetune.calibration_error import expected_calibration_error
 from finetune.checkpoint import Checkpoint, put_back, save, values_of, variables_of
-from finetune.datasets.base import Splits
+from finetune.datasets.base import Split, Splits
 from finetune.datasets.batches import class_weights, evaluation_batches, images_only, labels_of
 from finetune.describe import finish_in_words, mean_shift, shifts_since, stage_in_words
+from finetune.distribution.loop import evaluate
+from finetune.distribution.replicas import ALONE, Replicas
+from finetune.distribution.shares import SharedImages
 from finetune.errors import DivergedError
 from finetune.evaluate import predicted
 from finetune.feature_cache import ImageSource
@@ -48,7 +52,7 @@ EVALUATION_BATCH = 128
 @dataclass(frozen=True, eq=False)
 class Running:
     """What the steps of one run share. pace: of the checkpoints that it leaves; None leaves none. checkpoint: the one
-    that it goes on from."""
+    that it goes on from. replicas: the chief among their processes is the one that writes."""
 
     recipe: Recipe
     splits: Splits
@@ -60,6 +64,7 @@ class Running:
     watch: Stopwatch
     pace: Pace | None = None
     checkpoint: Checkpoint | None = None
+    replicas: Replicas = ALONE
     epochs: list[EpochRecord] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -95,9 +100,9 @@ def _train(running: Running) -> Trained:
         start = policy.start(trainee.model, trainee.sites, calibration, running.note)
     started = read(trainee.sites)
     with restored_settings(trainee.sites):
-        with watch.phase("training"):
+        with watch.phase("training"), _shared_batches(running):
             trained_paths, loss = train_stages(running, material, pretrained)
-        trained = read(trainee.sites)
+        trained, replicas = read(trainee.sites), replicas_hold(running)
         with watch.phase("policy"):
             finish = policy.finish_training(
                 trainee.model, trainee.sites, calibration, validation_loss(running), running.note
@@ -106,7 +111,7 @@ def _train(running: Running) -> Trained:
             running.note(words)
         held = read(trainee.sites) if policy.frozen_epochs else None
         if held:
-            with watch.phase("training"):
+            with watch.phase("training"), _shared_batches(running):
                 train_frozen_epochs(running, material, pretrained, finish.loss(loss))
         momentum = {site.path: site.momentum for site in trainee.sites}
     if running.recipe.head.temperature == "fit":
@@ -114,8 +119,22 @@ def _train(running: Running) -> Trained:
             fit_confidence(running)
     kept = finish.measurement if finish.kept else None
     finished = read(trainee.sites)
-    timeline = Timeline(pretrained, started, trained, finished, start, kept, trained_paths, held)
+    timeline = Timeline(pretrained, started, trained, finished, start, kept, trained_paths, held, replicas)
     return Trained(timeline, finish, momentum)
+
+
+def _shared_batches(running: Running) -> AbstractContextManager[None]:
+    """Inside the block the sites see the batches of all replicas together."""
+    if running.replicas.strategy is None:
+        return nullcontext()
+    return synchronised([site for site in running.trainee.sites if site.built])
+
+
+def replicas_hold(running: Running) -> list[list[RunningStatistics]] | None:
+    """What each replica holds at every built site; None where there is one."""
+    if running.replicas.strategy is None:
+        return None
+    return running.replicas.statistics([site for site in running.trainee.sites if site.built])
 
 
 def train_stages(
@@ -199,7 +218,8 @@ def resumed(running: Running, found: Checkpoint) -> Resumed:
     running.progress.phase(f"going on after {finished}{begun}")
     running.epochs[:], running.notes[:] = found.epochs, found.notes
     running.watch.add(found.seconds)
-    rewrite_metrics(running.folder, [as_line(record) for record in running.epochs])
+    if running.replicas.chief:
+        rewrite_metrics(running.folder, [as_line(record) for record in running.epochs])
     for record in running.epochs:
         # those that MLflow knows already are not sent again
         running.tracking.log_epoch(record.step, record.metrics)
@@ -235,7 +255,8 @@ def last_good_weights_kept(running: Running) -> Iterator[None]:
         yield
     except DivergedError as error:
         weights = running.folder / "last_good.weights.h5"
-        running.trainee.model.save_weights(weights)
+        if running.replicas.chief:
+            running.trainee.model.save_weights(weights)
         raise DivergedError(f"{error}; the last good weights are in {weights}") from None
 
 
@@ -256,11 +277,19 @@ def material_of(running: Running) -> Material:
         images=images,
         labels="flags" if splits.multi_label else "shares" if recipe.data.mix is not None else "numbers",
         guessing=entropy_of_guessing(labels_of(splits.train)) if splits.multi_label else None,
+        replicas=running.replicas,
     )
 
 
 def calibration_of(running: Running) -> Images:
-    return partial(images_only, running.splits.calibration, EVALUATION_BATCH)
+    return shared(running, running.splits.calibration)
+
+
+def shared(running: Running, split: Split) -> SharedImages:
+    """The images of a split, of which each worker opens its share."""
+    return SharedImages(
+        partial(images_only, split, EVALUATION_BATCH), split.count, EVALUATION_BATCH, running.replicas
+    )
 
 
 def batch_size(recipe: Recipe, splits: Splits) -> int:
@@ -293,7 +322,8 @@ def log_epoch(
     moved = mean_shift(shifts_since(pretrained, running.trainee.sites))
     record = EpochRecord(stage + 1, epoch, len(running.epochs) + 1, {**metrics, **moved})
     running.epochs.append(record)
-    append_metrics(running.folder, as_line(record))
+    if running.replicas.chief:
+        append_metrics(running.folder, as_line(record))
     running.tracking.log_epoch(record.step, record.metrics)
 
 
@@ -304,4 +334,4 @@ def as_line(record: EpochRecord) -> dict[str, float]:
 
 def validation_loss(running: Running) -> Callable[[], float]:
     batches = batches_of(running, "validation")
-    return lambda: float(running.trainee.model.evaluate(batches, verbose=0, return_dict=True)["loss"])
+    return lambda: evaluate(running.replicas, running.trainee.model, batches)["loss"]

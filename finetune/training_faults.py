@@ -22,6 +22,11 @@ def faults_in_words(batch_size: int) -> Iterator[None]:
         yield
     except tf.errors.ResourceExhaustedError as error:
         raise InputError(_too_large(batch_size)) from error
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        # as JAX says it
+        raise InputError(_too_large(batch_size)) from error
     except tf.errors.OpError as error:
         # other errors of TensorFlow quote no frames; these come first, and what was raised last
         raised = UNREADABLE.findall(error.message.partition("[[{{node")[0])

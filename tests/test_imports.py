@@ -22,8 +22,11 @@ LAYERS = [
         "damaged_archive",
         "wire",
         "interruption",
+        "distribute",
+        "keras_backend",
     },
     {"batchnorm"},
+    {"distribution"},
     {"torch_import"},
     {"policies", "backbones", "heads", "datasets", "formats", "stage"},
     {
@@ -104,6 +107,7 @@ LIGHT = {
     "recipe",
     "recipe_file",
     "stage",
+    "distribute",
     "component",
     "errors",
 }

@@ -338,3 +338,65 @@ def test_an_optimizer_asks_itself_for_every_step_and_knows_the_place_of_a_variab
     optimizer.apply([np.ones(1, np.float32)] * 2, variables)
     assert places == [0, 1]
     assert [float(np.asarray(variable)[0]) for variable in variables] == [-0.5, -0.5]
+
+
+def test_a_stateless_scope_computes_on_given_weights_and_hands_back_what_would_have_changed(model):
+    """What the replicas of a distributed step rest on: nothing of the model moves inside."""
+    before = model.get_weights()
+    doubled = [tf.convert_to_tensor(variable.value) * 2.0 for variable in model.trainable_variables]
+    pairs = list(zip(model.trainable_variables, doubled, strict=True))
+    with keras.StatelessScope(pairs) as scope:
+        inside = np.array(model(images(8), training=True))
+    for kept, now in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, now)
+    changed = {v.path for v in model.non_trainable_variables if scope.get_current_value(v) is not None}
+    assert {path for path in changed if "moving" in path} == {
+        f"bn_{n}/moving_{what}" for n in (1, 2, 3) for what in ("mean", "variance")
+    }
+    for variable, value in pairs:
+        variable.assign(value)
+    # the state of dropout's generator is as it was, so the masks are the same
+    np.testing.assert_allclose(np.array(model(images(8), training=True)), inside, atol=1e-6)
+    for variable in model.non_trainable_variables:
+        if "moving" in variable.path:
+            np.testing.assert_allclose(variable.numpy(), scope.get_current_value(variable), atol=1e-6)
+
+
+def test_the_loss_in_a_stateless_scope_has_the_regularisation_of_the_given_weights():
+    layer = keras.layers.Dense(2, activation="softmax", kernel_regularizer=keras.regularizers.L2(1.0))
+    model = keras.Sequential([keras.Input((3,)), layer])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    zero = tf.zeros((3, 2))
+    with tf.GradientTape() as tape:
+        kernel = tf.ones((3, 2))
+        tape.watch(kernel)
+        with keras.StatelessScope([(layer.kernel, kernel)], collect_losses=True):
+            y = np.zeros(4, np.int32)
+            loss = model.compute_loss(None, y, model(np.ones((4, 3), np.float32), training=True), None)
+    assert float(loss) == pytest.approx(6.0 + np.log(2), abs=1e-5)
+    assert np.abs(tape.gradient(loss, kernel) - zero).min() > 1.0
+
+
+def test_the_first_metric_of_a_compiled_model_is_its_loss_and_all_are_sums_that_add_up(model):
+    """What evaluating in shares rests on: variables of shares, added, are those of the whole."""
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    whole = model.evaluate(images(48), labels(48), batch_size=16, verbose=0, return_dict=True)
+    shares = []
+    for part in (slice(0, 32), slice(32, 48)):
+        model.evaluate(images(48)[part], labels(48)[part], batch_size=16, verbose=0)
+        shares.append([float(v) for metric in model.metrics for v in metric.variables])
+    assert model.metrics[0].name == "loss"
+    assert len(shares[0]) == 4
+    counted = [variable for metric in model.metrics for variable in metric.variables]
+    for variable, total in zip(counted, np.sum(shares, axis=0), strict=True):
+        variable.assign(total)
+    found = {name: float(value) for name, value in model.get_metrics_result().items()}
+    assert found == pytest.approx(whole, rel=1e-6)
+
+
+def test_a_synchronised_site_outside_of_a_strategy_is_as_any_other():
+    """So that sites may stay synchronised while a stage is evaluated."""
+    x = np.random.default_rng(0).normal(2, 3, (8, 4, 4, 5)).astype(np.float32)
+    plain, together = layers.BatchNormalization(), layers.BatchNormalization(synchronized=True)
+    np.testing.assert_allclose(plain(x, training=True), together(x, training=True), atol=1e-5)
+    np.testing.assert_allclose(plain.moving_variance, together.moving_variance, rtol=1e-5)

@@ -17,6 +17,7 @@ from keras.layers import BatchNormalization
 
 from finetune.batchnorm.kernel import fusible, normalise_with_batch
 from finetune.batchnorm.producer import convolution_behind
+from finetune.batchnorm.shared_kernel import normalise_with_all_shares
 from finetune.batchnorm.sites import BNSite, SiteCall, replaced_calls
 
 
@@ -26,8 +27,9 @@ def fast_sites(model: keras.Model, sites: Sequence[BNSite]) -> Iterator[None]:
 
     Compile and fit inside it. What a site normalises with is read where Keras reads it, off `layer.trainable`
     and the `training` flag at tracing time, so whatever a policy prepared holds. Calls that the fused kernel
-    does not know (another backend, channels not last, float64, masks, renorm, batch moments synchronised over
-    replicas, subclasses of BatchNormalization) stay Keras' own. Afterwards the functions that `fit`, `evaluate`
+    does not know (another backend, channels not last, float64, masks, renorm, subclasses of BatchNormalization) stay
+    Keras' own. Synchronised sites among replicas of a strategy, whose shares of a batch are equal, take one exchange
+    of moments in place of Keras' three. Afterwards the functions that `fit`, `evaluate`
     and `predict` cached are dropped, since they would keep the borrowed calls; the next use traces them anew.
     """
     layers = [site.layer for site in sites if site.built and _plain(site.layer)]
@@ -49,26 +51,29 @@ def _fast_call(layer: BatchNormalization, original: SiteCall) -> SiteCall:
             return original(inputs, training=training, mask=mask)
         if not (training and layer.trainable):
             return _with_running(layer, inputs)
-        if _synchronised(layer):
-            return original(inputs, training=training, mask=mask)
         return _with_batch(layer, inputs)
 
     return call
 
 
 def _synchronised(layer: BatchNormalization) -> bool:
-    """Whether the moments are those of all replicas together; TensorFlow only."""
+    """Whether the moments are those of all replicas together, in one of which we are; TensorFlow only."""
     if not layer.synchronized:
         return False
     import tensorflow as tf
 
-    return bool(tf.distribute.has_strategy())
+    return bool(tf.distribute.has_strategy()) and tf.distribute.get_replica_context() is not None
 
 
 def _with_batch(layer: BatchNormalization, inputs: Any) -> Any:
-    outputs, mean, variance = normalise_with_batch(
-        inputs, layer.gamma, layer.beta, layer.epsilon, layer.moving_mean
-    )
+    if _synchronised(layer):
+        outputs, mean, variance = normalise_with_all_shares(
+            inputs, layer.gamma, layer.beta, layer.epsilon, layer.moving_mean
+        )
+    else:
+        outputs, mean, variance = normalise_with_batch(
+            inputs, layer.gamma, layer.beta, layer.epsilon, layer.moving_mean
+        )
     for moving, batch in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
         kept = ops.cast(moving, batch.dtype) * layer.momentum
         moving.assign(kept + batch * (1.0 - layer.momentum))

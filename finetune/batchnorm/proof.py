@@ -17,6 +17,7 @@ from keras import ops
 from finetune.batchnorm.kept import affine_kept, statistics_kept
 from finetune.batchnorm.naming import named
 from finetune.batchnorm.promise import Promise
+from finetune.batchnorm.replicas_agree import replicas_agree
 from finetune.batchnorm.sites import BNSite
 from finetune.batchnorm.timeline import Reading, Timeline
 from finetune.result import Check
@@ -40,6 +41,7 @@ def check(
         all_reached(sites),
         *statistics_kept(promises, timeline),
         *affine_kept(promises, timeline),
+        *replicas_agree(timeline),
         *measurements_exact(timeline),
         finite(timeline.finished),
         independent_of_batch_mates(model, images),

@@ -199,6 +199,23 @@ def replaced_calls(
 
 
 @contextmanager
+def synchronised(sites: Sequence[BNSite]) -> Iterator[None]:
+    """Let the sites normalise with the batches of all replicas together inside the block, from the next compile on.
+
+    Otherwise each replica of a tf.distribute strategy keeps running statistics of its own, and what is saved are those
+    of the first. The flag is given back: not every backend loads a model that has it.
+    """
+    before = [site.layer.synchronized for site in sites]
+    try:
+        for site in sites:
+            site.layer.synchronized = True
+        yield
+    finally:
+        for site, flag in zip(sites, before, strict=True):
+            site.layer.synchronized = flag
+
+
+@contextmanager
 def restored_settings(sites: Sequence[BNSite]) -> Iterator[None]:
     """Give every site the momentum back that it had before the block, and let the flags of gamma and beta
     agree with their layer's again, as they do in every model that Keras loads."""

@@ -34,7 +34,8 @@ class Timeline:
     its end. finished: when all was done. start and finish are the measurements made after the first and
     after the third reading; `finish` is None as well where the measurement was not kept.
     trained_sites: paths of the sites inside what any stage trained. held: where epochs were frozen, the
-    reading before them, after the finish.
+    reading before them, after the finish. replicas: where several shared the batches, what each of them held in the
+    end, site by site as in `trained`.
     """
 
     pretrained: Sequence[Reading]
@@ -45,6 +46,7 @@ class Timeline:
     finish: Measurement | None
     trained_sites: frozenset[str]
     held: Sequence[Reading] | None = None
+    replicas: Sequence[Sequence[RunningStatistics]] | None = None
 
 
 def read(sites: Sequence[BNSite]) -> tuple[Reading, ...]:

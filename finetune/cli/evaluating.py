@@ -34,7 +34,7 @@ def evaluate(
     finetune evaluate runs/resnet_freeze-1 --views 5 --set "data.augment=[{layer: RandomFlip}]"
     finetune evaluate model.keras --recipe recipes/resnet_freeze.yaml --json
     """
-    import_quietly()
+    import_quietly(any_backend=True)
     from finetune.evaluation_run import evaluate_saved
 
     evaluation = evaluate_saved(model, recipe=recipe, overrides=set_ or [], views=views)

@@ -9,11 +9,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from finetune.keras_backend import require_backend
+
 CHATTY = ("tensorflow", "absl")
 
 
-def import_quietly() -> None:
-    """Import what a run needs. Errors of the import itself are raised as ever."""
+def import_quietly(*, any_backend: bool = False) -> None:
+    """Import what a run needs. any_backend: it may compute on JAX.
+
+    Raises InputError where Keras has no backend for it; errors of the import itself are raised as ever.
+    """
+    require_backend(any_known=any_backend)
     # 3: TensorFlow's C++ side writes dozens of lines about the machine otherwise
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow leaves oneDNN off on processors without AVX-512, where a training step takes 2.5 times as long

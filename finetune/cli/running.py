@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import typer
 from finetune.cli.options import AsJson, Set, TrackingUri
 from finetune.cli.quiet import import_quietly
 from finetune.cli.watching import progress_for
+from finetune.distribution.cluster import cluster_of
 from finetune.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
@@ -57,9 +59,24 @@ def run(
         if resume
         else _begun(recipe, _overrides(set_, seed, name), runs_dir, tracking_uri, quiet)
     )
+    if _accompanied(result):
+        return
     from finetune.cli.summary import as_plain, summary
 
     typer.echo(json.dumps(as_plain(result), indent=2) if as_json else summary(result))
+
+
+def _accompanied(result: RunResult) -> bool:
+    """Whether another process is the one that tells what was found out; says where."""
+    distribute = result.recipe["distribute"]
+    if not distribute or distribute["strategy"] != "multi_worker":
+        return False
+    cluster = cluster_of(os.environ)
+    if not cluster.chief:
+        typer.echo(
+            f"{cluster}: done; the run is in {result.folder}, where the first worker wrote it", err=True
+        )
+    return not cluster.chief
 
 
 def _overrides(set_: list[str] | None, seed: int | None, name: str | None) -> list[str]:
@@ -79,6 +96,9 @@ def _begun(
             "finetune run: expected a RECIPE, or --resume FOLDER; `finetune list recipes` shows some"
         )
     loaded = load_recipe(recipe, overrides)
+    if loaded.distribute and loaded.distribute.strategy == "multi_worker":
+        # what is wrong with TF_CONFIG is said at once; all but the first worker are quiet
+        quiet = quiet or not cluster_of(os.environ).chief
     progress = _importing(quiet)
     from finetune.run import run as carry_out
 
@@ -106,7 +126,7 @@ def _importing(quiet: bool) -> Progress:
     """From here on it takes seconds: Keras is imported."""
     progress = progress_for(quiet)
     progress.phase("importing TensorFlow")
-    import_quietly()
+    import_quietly(any_backend=True)
     return progress
 
 

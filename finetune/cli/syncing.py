@@ -32,7 +32,7 @@ def sync(
         finished_state(folder)
     progress = progress_for(quiet)
     progress.phase("importing TensorFlow")
-    import_quietly()
+    import_quietly(any_backend=True)
     from finetune.sync_run import sync as send
 
     for folder in folders:

@@ -41,8 +41,10 @@ class Cell:
 KNOWN = tuple(kind.model_fields["policy"].default for kind in POLICIES)
 """Names of policies."""
 
-UNDECIDED = ("name", "tracking")
-"""Sections of a recipe that no training depends on."""
+UNDECIDED = ("name", "tracking", "distribute")
+"""Sections of a recipe that no training depends on; the last one is refused here."""
+
+IN_ONE_PROCESS = "{}: distribute: every cell trains in one process; leave it out with --set distribute=null"
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,13 @@ class Grid:
         arms = arms_of([policy for policy in self.policies if policy in KNOWN], self.varied)
         for arm in arms:
             try:
-                self.cell(arm, self.rates[0] if self.rates else None, 0)
+                cell = self.cell(arm, self.rates[0] if self.rates else None, 0)
             except RecipeError as error:
                 for problem in error.problems:
                     found.setdefault(problem, []).append(arm.policy)
+                continue
+            if cell.recipe.distribute:
+                found.setdefault(IN_ONE_PROCESS.format(self.path), []).append(arm.policy)
         for problem, policies in found.items():
             everywhere = set(policies) == {arm.policy for arm in arms}
             problems.append(problem if everywhere else f"{problem} ({', '.join(dict.fromkeys(policies))})")

@@ -10,8 +10,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from finetune.distribution.data_parallel import undivided
 from finetune.errors import DataError
 from finetune.feature_cache.cut import refuse_other_features_in_training
+from finetune.keras_backend import on_tensorflow
 
 Rows = NDArray[np.void]
 """Records of "features", float32 (...), and "label", int32 (), or (classes,) of multi-label images.
@@ -41,7 +43,7 @@ def compute_rows(
         seen = 0
         for images, labels in batches:
             if not one and not seen:
-                refuse_other_features_in_training(features, tf.cast(images[:2], tf.float32))
+                refuse_other_features_in_training(features, np.asarray(images[:2], np.float32))
             rows = np.empty(len(labels), row)
             rows["features"], rows["label"] = forward(images), labels
             seen += len(rows)
@@ -51,7 +53,9 @@ def compute_rows(
 
 
 def _compiled(features: keras.Model) -> Callable[[Any], Any]:
-    """Traced once for batches of any size, where `predict` would trace anew for the last one."""
+    """Under TensorFlow traced once for batches of any size, where `predict` would trace anew for the last one."""
+    if not on_tensorflow():
+        return undivided()(lambda batch: features.predict_on_batch(np.asarray(batch, np.float32)))
     images = tf.TensorSpec([None, *features.input.shape[1:]], tf.float32)
 
     def forward(images: tf.Tensor) -> tf.Tensor:

@@ -38,6 +38,7 @@ def measured(
     if not any(site.calls for site in sites):
         return None
     from finetune.batchnorm.measure import measure
+    from finetune.distribution.shares import SharedImages
 
     try:
         return measure(
@@ -47,6 +48,7 @@ def measured(
             method=method,
             prior=prior,
             memory=memory,
+            combine=calibration.combine(samples) if isinstance(calibration, SharedImages) else tuple,
             warn=warn,
         )
     except ValueError as error:

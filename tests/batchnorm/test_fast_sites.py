@@ -247,14 +247,13 @@ def test_what_the_kernel_does_not_know_stays_keras_own(kind):
     assert "FusedBatchNormV3" not in own
 
 
-def test_under_synchronised_moments_a_site_stays_keras_own():
+def test_a_synchronised_site_in_a_replica_does_not_take_the_moments_of_its_share_alone():
+    """What it takes is tested with several replicas, in tests/distribution."""
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
-    with strategy.scope():
-        model = two_sites(synchronized=True)
-        sites = find_sites(model, np.ones((1, 6, 4), np.float32))
-        with fast_sites(model, sites):
-            assert "FusedBatchNormV3" not in operations(model)
+    model = two_sites(synchronized=True)
+    sites = find_sites(model, np.ones((1, 6, 4), np.float32))
     with fast_sites(model, sites):
+        assert "FusedBatchNormV3" not in strategy.run(lambda: operations(model))
         assert operations(model).count("FusedBatchNormV3") == 2
 
 

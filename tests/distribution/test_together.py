@@ -1,0 +1,153 @@
+"""Several devices, or several processes on loopback, end as one process does on the same batches.
+
+The starts of the processes are what is expensive, so each does everything that is looked at here.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+
+from tests.batchnorm.test_kernel import definition
+from tests.distribution.scenes import SAMPLES, far_from_zero, write_recipe
+
+FOUR_DECIMALS = 5e-5
+
+
+def free_addresses(count):
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+
+
+def started(distribute, out, environment=None):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.distribution.scenes", json.dumps(distribute), str(out)],
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | (environment or {}),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(processes):
+    try:
+        said = [process.communicate(timeout=900)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, words in zip(processes, said, strict=True):
+        assert process.returncode == 0, words[-3000:]
+
+
+def loaded(path):
+    with np.load(path) as found:
+        return dict(found)
+
+
+@pytest.fixture(scope="module")
+def company(tmp_path_factory):
+    """What comes of it on one device, on two of this machine, and in each of several processes."""
+    folder, processes = tmp_path_factory.mktemp("together"), []
+    write_recipe(folder)
+    devices = {"strategy": "mirrored", "devices": ["CPU:0", "CPU:1"]}
+    processes.append(started(devices, folder / "mirrored.npz"))
+    for size in SIZES:
+        addresses = free_addresses(size)
+        for place in range(size):
+            told = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": place}}
+            out = folder / f"{place}of{size}.npz"
+            processes.append(started({"strategy": "multi_worker"}, out, {"TF_CONFIG": json.dumps(told)}))
+    ended(processes)
+    found = {path.stem: loaded(path) for path in folder.glob("*of*.npz")}
+    return (
+        found | {name: loaded(folder / f"{name}.npz") for name in ("alone", "mirrored")} | {"folder": folder}
+    )
+
+
+SIZES = (2, 3)
+WORKERS = [f"{place}of{size}" for size in SIZES for place in range(size)]
+EVERYONE = ["mirrored", *WORKERS]
+
+
+@pytest.mark.parametrize("who", EVERYONE)
+def test_weights_statistics_and_losses_are_those_of_one_process_to_four_decimals(company, who):
+    for part in ("weights", "logs"):
+        found, expected = (company[some][f"together/{part}"] for some in (who, "alone"))
+        np.testing.assert_allclose(found, expected, rtol=FOUR_DECIMALS, atol=FOUR_DECIMALS, err_msg=part)
+
+
+@pytest.mark.parametrize("who", EVERYONE)
+def test_synchronised_sites_hold_the_same_in_every_replica(company, who):
+    held = company[who]["together/held"]
+    assert len(held) == (3 if who.endswith("3") else 2)
+    np.testing.assert_allclose(held, np.broadcast_to(held[0], held.shape), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("who", EVERYONE)
+def test_sites_that_are_left_to_themselves_hold_their_own(company, who):
+    """The trap: what would be saved is what the first replica saw."""
+    held = company[who]["apart/held"]
+    assert np.abs(held - held[0]).max() > 0.05
+    assert np.abs(held[0] - company["alone"]["apart/held"][0]).max() > 0.05
+
+
+@pytest.mark.parametrize("who", EVERYONE)
+def test_a_site_on_shares_is_that_of_the_definition_on_the_whole_also_far_from_zero(company, who):
+    """Moments and gradients in float64; Keras' own synchronised variance is off by a hundredth here."""
+    x, upstream, gamma, beta, _ = far_from_zero()
+    expected = definition(x.astype(np.float32).astype(np.float64), gamma, beta, upstream)
+    names = ("outputs", "mean", "variance", "of_inputs", "of_gamma", "of_beta")
+    for name, value in zip(names, expected, strict=True):
+        found = company[who][f"site/{name}"]
+        np.testing.assert_allclose(found, value, rtol=1e-3, atol=1e-3, err_msg=name)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_all_workers_are_the_same_to_the_bit(company, size):
+    first, *others = (company[f"{place}of{size}"] for place in range(size))
+    for name, value in first.items():
+        if not name.startswith("apart"):
+            for other in others:
+                assert value.tobytes() == other[name].tobytes(), name
+
+
+@pytest.mark.parametrize("who", WORKERS)
+@pytest.mark.parametrize("method", ["layerwise", "one_pass"])
+def test_what_workers_measure_in_shares_is_what_one_process_measures(company, who, method):
+    found, expected = company[who], company["alone"]
+    assert found[f"{method}/images"] == expected[f"{method}/images"] == SAMPLES
+    np.testing.assert_allclose(found[f"{method}/stored"], expected[f"{method}/stored"], rtol=1e-6)
+    # the merging alone: moments of the same float32 batches of the same network, in another order
+    np.testing.assert_allclose(found[f"{method}/moments"], expected[f"{method}/moments"], rtol=1e-12)
+
+
+def test_one_of_two_workers_writes_the_run_and_both_know_what_was_found(company):
+    first, second = company["0of2"], company["1of2"]
+    for name in ("run/folder", "run/checks", "run/test"):
+        np.testing.assert_array_equal(first[name], second[name])
+    assert "every replica holds the same statistics: True" in first["run/checks"].tolist()
+    assert str(first["run/folder"]) == "runs/small-1"
+    runs = sorted(path.name for path in (company["folder"] / "runs").iterdir())
+    assert runs == ["apart-1", "small-1"]
+    written = {path.name for path in (company["folder"] / "runs/small-1").iterdir()}
+    assert {"model.keras", "report.html", "recipe.yaml", "run.json", "saved_model"} <= written
+    lines = (company["folder"] / "runs/small-1/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+
+
+def test_a_run_whose_replicas_hold_statistics_of_their_own_fails_in_every_worker_and_leaves_no_model(company):
+    for who in ("0of2", "1of2"):
+        said = str(company[who]["run/apart"])
+        assert (
+            "policy retrain did not hold: every replica holds the same statistics: 2 replicas, 2 sites"
+            in said
+        )
+        assert "saved/bn_1, saved/bn_2" in said
+    assert not (company["folder"] / "runs/apart-1/model.keras").exists()
