@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from finetune.errors import DivergedError, ProofError
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 MANIFESTS = sorted((EXAMPLES / "kubernetes").glob("*.yaml"))
 SCRIPTS = sorted((EXAMPLES / "slurm").glob("*.sbatch"))
@@ -137,6 +139,10 @@ def test_the_workers_of_a_job_are_as_many_as_it_says_and_find_each_other():
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
     assert {each["name"] for each in worker["volumeMounts"]} == {each["name"] for each in pod["volumes"]}
     assert "nvidia.com/gpu" in worker["resources"]["limits"]
+    final = [
+        rule["onExitCodes"]["values"] for rule in spec["podFailurePolicy"]["rules"] if "onExitCodes" in rule
+    ]
+    assert final == [[ProofError.exit_code, DivergedError.exit_code]]
 
 
 @pytest.mark.parametrize("index", [0, 3])
