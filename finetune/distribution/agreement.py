@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-import keras
+from numpy.typing import NDArray
 
 from finetune.distribution.replicas import Replicas
 from finetune.errors import InputError
 
 
-def fingerprint(weights: Iterable[keras.Variable]) -> str:
-    """A hash of the values."""
+def fingerprint(values: Iterable[NDArray[Any]]) -> str:
+    """A hash of them."""
     digest = hashlib.sha256()
-    for variable in weights:
-        digest.update(keras.ops.convert_to_numpy(variable).tobytes())
+    for value in values:
+        digest.update(value.tobytes())
     return digest.hexdigest()
 
 
