@@ -29,7 +29,7 @@ def refuse_unlike(replicas: Replicas, settled: Mapping[str, str]) -> None:
     first, *others = (json.loads(said) for said in replicas.told(json.dumps(dict(settled))))
     problems = [
         f"worker {number} of {replicas.workers}: other {', '.join(unlike)} than the first worker; start all workers "
-        "with the same recipe, on the same data and the same weights"
+        "with the same recipe, data and weights, or with the same --resume, on one file system"
         for number, said in enumerate(others, 2)
         if (unlike := [name for name in first if said.get(name) != first[name]])
     ]
