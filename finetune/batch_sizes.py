@@ -38,6 +38,15 @@ def legs(stage: Stage, otherwise: int, images: int, epochs: range | None = None)
     return tuple(found)
 
 
+def sizes_by_key(stages: Sequence[Stage], otherwise: int, images: int) -> dict[str, set[int]]:
+    """Images of the training batches, by the recipe key that says how many; the rest as `legs` takes it."""
+    sizes: dict[str, set[int]] = {}
+    for number, stage in enumerate(stages):
+        key = "data.batch_size" if stage.batch_size is None else f"stages[{number}].batch_size"
+        sizes.setdefault(key, set()).update(leg.batch_size for leg in legs(stage, otherwise, images))
+    return sizes
+
+
 def steps_of(several: Sequence[Leg]) -> int:
     """How many batches these legs train on."""
     return sum(len(leg.epochs) * leg.steps for leg in several)

@@ -16,17 +16,18 @@ import numpy as np
 from finetune import checkpoint
 from finetune.assemble import assemble
 from finetune.backbones.base import BuiltBackbone
-from finetune.batch_sizes import legs
+from finetune.batch_sizes import sizes_by_key
 from finetune.batchnorm import proof
 from finetune.batchnorm.layerwise import of_all_workers
 from finetune.batchnorm.moments_file import SavedMoments
 from finetune.batchnorm.population import input_moments
 from finetune.batchnorm.sites import find_sites
+from finetune.checkpoint import values_of
 from finetune.datasets.base import Splits
 from finetune.datasets.batches import images_only
 from finetune.describe import site_records
 from finetune.distribution.agreement import fingerprint, refuse_unlike
-from finetune.distribution.lost import loss_in_words
+from finetune.distribution.lost import again, loss_in_words
 from finetune.distribution.replicas import ALONE, Replicas, open_replicas
 from finetune.distribution.uneven import uneven_batches
 from finetune.errors import InputError, ProofError
@@ -177,23 +178,22 @@ def accompany(prepared: Prepared, folder: Path, watch: Stopwatch) -> RunResult:
         return fine_tune(running)
 
 
-def again(folder: Path) -> str:
-    """What to do when a worker was lost."""
-    return f"what was trained is kept; start all workers again with: finetune run --resume {folder}"
-
-
 def settled(prepared: Prepared) -> dict[str, str]:
     """What has to be the same in all workers."""
     recipe = prepared.recipe.model_dump(mode="json", exclude={"name", "tracking"})
     return {
         "recipe": json.dumps(recipe, sort_keys=True),
         "data": prepared.splits.digest,
-        "weights": fingerprint(prepared.trainee.model.weights),
+        "weights": fingerprint(values_of(prepared.trainee.model.weights)),
     }
 
 
 def fine_tune(running: Running) -> RunResult:
     """Train, prove, evaluate, and publish what was proven."""
+    found = running.checkpoint
+    refuse_unlike(
+        running.replicas, {"checkpoint": fingerprint([*found.model, *found.optimizer]) if found else ""}
+    )
     log_datasets(running)
     trained = train(running)
     running.progress.phase("proving the policy, evaluating, measuring the reference statistics")
@@ -248,20 +248,13 @@ def look_ahead(
     """What a person should know before the training. Raises InputError where the policy cannot be carried out."""
     steps, size = steps_per_epoch(recipe, splits), batch_size(recipe, splits)
     ahead = outlook(trainee, recipe.policy, recipe.stages, steps, size, images=splits.train.count)
-    problems = [*ahead.problems, *uneven_batches(replicas, batch_sizes_of(recipe, splits))]
+    problems = [
+        *ahead.problems,
+        *uneven_batches(replicas, sizes_by_key(recipe.stages, recipe.data.batch_size, splits.train.count)),
+    ]
     if problems:
         raise InputError(problems)
     return (*ahead.warnings, *replicas.notes)
-
-
-def batch_sizes_of(recipe: Recipe, splits: Splits) -> dict[str, set[int]]:
-    """By the recipe key that says them, images of the training batches."""
-    sizes: dict[str, set[int]] = {}
-    for number, stage in enumerate(recipe.stages):
-        key = "data.batch_size" if stage.batch_size is None else f"stages[{number}].batch_size"
-        each = legs(stage, recipe.data.batch_size, splits.train.count)
-        sizes.setdefault(key, set()).update(leg.batch_size for leg in each)
-    return sizes
 
 
 def open_tracking(

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-import keras
+from numpy.typing import NDArray
 
 from finetune.distribution.replicas import Replicas
 from finetune.errors import InputError
 
 
-def fingerprint(weights: Iterable[keras.Variable]) -> str:
-    """A hash of the values."""
+def fingerprint(values: Iterable[NDArray[Any]]) -> str:
+    """A hash of them."""
     digest = hashlib.sha256()
-    for variable in weights:
-        digest.update(keras.ops.convert_to_numpy(variable).tobytes())
+    for value in values:
+        digest.update(value.tobytes())
     return digest.hexdigest()
 
 
@@ -28,7 +29,7 @@ def refuse_unlike(replicas: Replicas, settled: Mapping[str, str]) -> None:
     first, *others = (json.loads(said) for said in replicas.told(json.dumps(dict(settled))))
     problems = [
         f"worker {number} of {replicas.workers}: other {', '.join(unlike)} than the first worker; start all workers "
-        "with the same recipe, on the same data and the same weights"
+        "with the same recipe, data and weights, or with the same --resume, on one file system"
         for number, said in enumerate(others, 2)
         if (unlike := [name for name in first if said.get(name) != first[name]])
     ]

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from finetune.distribution.replicas import Replicas
 from finetune.errors import WorkerLostError
+
+
+def again(folder: Path) -> str:
+    """What to do where a run was under way in this folder."""
+    return f"what was trained is kept; start all workers again with: finetune run --resume {folder}"
 
 
 @contextmanager

@@ -74,11 +74,11 @@ def validation():
     return tf.data.Dataset.from_tensor_slices((pictures(50), labels(50).astype(np.int32))).batch(11)
 
 
-# of the second one the sites are left to themselves
+# of the second one the sites are left to themselves; no Adam: it makes full steps of the rounding that is the gradient
+# of a bias in front of a site
 TRAININGS = {
     "together": {
         "options": {
-            "optimizer": "adamw",
             "weight_decay": 0.01,
             "label_smoothing": 0.1,
             "ema": 0.8,

@@ -4,11 +4,10 @@ import pytest
 import tensorflow as tf
 
 from finetune.distribution.cluster import Cluster
-from finetune.distribution.lost import loss_in_words
+from finetune.distribution.lost import again, loss_in_words
 from finetune.distribution.replicas import ALONE, Replicas
 from finetune.errors import WorkerLostError
 from finetune.progress import Progress
-from finetune.run import again
 from finetune.run_outcome import outcome_kept
 from finetune.run_state import RunState, resumable_state
 
