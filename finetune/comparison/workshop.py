@@ -1,4 +1,4 @@
-"""What a process keeps from one cell to the next: images in memory, a network, its graphs. No cell can tell it from new."""
+"""What a process keeps from one cell to the next: images in memory, a network, its graphs. No cell can tell."""
 
 from __future__ import annotations
 
