@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,10 @@ import tensorflow as tf
 from finetune.recipe import Recipe
 
 OF_A_CELL = ("name", "tracking", "seed")
-"""Sections of a recipe that no graph depends on; nor does it on the camera."""
+"""Sections of a recipe that no graph depends on; nor does it on the camera and on the learning rates."""
+
+RATES = ("initial_learning_rate", "warmup_target", "end_learning_rate")
+"""Learning rates of a schedule, which Keras writes into the graph as constants."""
 
 HOLDS_PYTHON = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
 """Operations that call back into objects of the cell that they were traced in."""
@@ -32,19 +36,24 @@ def decides_graphs(recipe: Recipe) -> dict[str, Any]:
     """What the graphs of a cell may depend on, as plain values."""
     plain = recipe.model_dump(mode="json", exclude={*OF_A_CELL})
     del plain["data"]["shift"]
+    for stage in plain["stages"]:
+        del stage["learning_rate"]
     return plain
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Graph:
-    """A traced step. places: of the variables that it reads and writes, among those that it is given."""
+    """A traced step. places: of the variables that it reads and writes, among those that it is given. alive: those that
+    it was given last; TensorFlow's function keeps none of them from being deleted."""
 
     concrete: Any
     places: Sequence[int]
+    alive: Sequence[keras.Variable] = ()
 
     def on(self, variables: Sequence[keras.Variable]) -> Step:
         """The step on these variables, until it is put on others."""
-        self.concrete.set_external_captures([_handle(variables[place]) for place in self.places])
+        self.alive = [variables[place] for place in self.places]
+        self.concrete.set_external_captures([_handle(variable) for variable in self.alive])
         step: Step = self.concrete
         return step
 
@@ -53,9 +62,9 @@ class KeepsGraphs(keras.Model):
     """The layers and variables of another model, trained, evaluated and asked through steps that outlive a compile.
 
     A step is Keras' own, and is traced anew wherever anything that it was traced under is another now: what trains, the
-    momentum of a site, a borrowed call, the optimizer, the recipe but for its seed and its camera. One that drew random
-    numbers while it was traced, or does so by itself, belongs to its seed and is not kept. On accelerators, where Keras
-    compiles steps by XLA, all is as in any model.
+    momentum of a site, a borrowed call, the optimizer but for its learning rate, the recipe but for its seed and its
+    camera. One that drew random numbers while it was traced, or does so by itself, belongs to its seed and is not kept.
+    On accelerators, where Keras compiles steps by XLA, all is as in any model.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -114,10 +123,12 @@ class KeepsGraphs(keras.Model):
         return function
 
     def _step(self, kind: str, step: Step, argument: Any) -> Step:
-        variables = _variables(self)
+        rates = _rates(self.optimizer)
+        variables = [*_variables(self), *rates.values()]
         situation = (kind, self._situation(), _shapes(variables))
         if situation not in self.kept_graphs:
-            concrete, repeats = _traced(step, argument)
+            with _scheduled(self.optimizer, rates):
+                concrete, repeats = _traced(step, argument)
             places = _places(concrete, variables) if repeats else None
             if places is None:
                 own: Step = concrete
@@ -133,14 +144,52 @@ class KeepsGraphs(keras.Model):
             for layer in self._flatten_layers()
         ]
         trains = [variable.trainable for variable in self.variables]
-        optimizer = self.optimizer and self.optimizer.get_config()
-        return json.dumps([self._recipe, layers, trains, optimizer], default=str)
+        return json.dumps([self._recipe, layers, trains, _described(self.optimizer)], default=str)
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:
     """Of the network, the optimizer and the metrics, always in the same order."""
     of_optimizer = model.optimizer.variables if model.optimizer else []
     return [*model.variables, *of_optimizer, *model.metrics_variables]
+
+
+def _described(optimizer: keras.optimizers.Optimizer | None) -> dict[str, Any]:
+    """Its configuration without learning rates, and without the name, which Keras numbers."""
+    if optimizer is None:
+        return {}
+    plain = dict(optimizer.get_config())
+    del plain["name"]
+    schedule = plain.pop("learning_rate")
+    if isinstance(schedule, dict):
+        settings = {key: value for key, value in schedule["config"].items() if key not in RATES}
+        plain["schedule"] = [schedule["class_name"], settings, sorted(_rates(optimizer))]
+    return plain
+
+
+def _rates(optimizer: keras.optimizers.Optimizer | None) -> dict[str, keras.Variable]:
+    """The learning rates of its schedule, each as a variable; without a schedule it has a variable of its own."""
+    schedule = getattr(optimizer, "_learning_rate", None)
+    return {
+        name: keras.Variable(value, trainable=False, dtype="float32", name=name)
+        for name in RATES
+        if isinstance(value := getattr(schedule, name, None), float)
+    }
+
+
+@contextmanager
+def _scheduled(
+    optimizer: keras.optimizers.Optimizer | None, rates: Mapping[str, keras.Variable]
+) -> Iterator[None]:
+    """Inside the block the schedule takes its learning rates from variables."""
+    schedule = getattr(optimizer, "_learning_rate", None)
+    before = {name: getattr(schedule, name) for name in rates}
+    try:
+        for name, variable in rates.items():
+            setattr(schedule, name, variable)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(schedule, name, value)
 
 
 def _shapes(variables: Sequence[keras.Variable]) -> str:

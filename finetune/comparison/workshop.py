@@ -99,8 +99,6 @@ def _made_of(recipe: Recipe) -> str:
     """All that a network, and whether it can be built at all, depends on, but for the seed."""
     plain = decides_graphs(recipe)
     del plain["batchnorm"]
-    for stage in plain["stages"]:
-        del stage["learning_rate"]
     return json.dumps(plain)
 
 
