@@ -26,6 +26,9 @@ OF_A_CELL = ("name", "tracking", "seed")
 RATES = ("initial_learning_rate", "warmup_target", "end_learning_rate")
 """Learning rates of a schedule, which Keras writes into the graph as constants."""
 
+MOST = 32
+"""Graphs that a network keeps; a grid of four policies has some twenty."""
+
 HOLDS_PYTHON = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
 """Operations that call back into objects of the cell that they were traced in."""
 
@@ -133,6 +136,8 @@ class KeepsGraphs(keras.Model):
             if places is None:
                 own: Step = concrete
                 return own
+            if len(self.kept_graphs) >= MOST:
+                del self.kept_graphs[next(iter(self.kept_graphs))]
             self.kept_graphs[situation] = Graph(concrete, places)
         graph: Graph = self.kept_graphs[situation]
         return graph.on(variables)

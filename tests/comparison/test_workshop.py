@@ -22,7 +22,7 @@ data:
   calibration: "calibration[:64]"
   image_size: 12
   batch_size: 32
-head: {{source: linear, dropout: 0.5}}
+head: {{dropout: 0.5}}
 batchnorm: {{policy: retrain}}
 stages:
   - {{train: head, epochs: 1, learning_rate: 0.1}}
