@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from finetune.comparison.grid import Cell, Grid
 from finetune.comparison.journal import Journal
 from finetune.comparison.outcome import Metric, Outcome
 from finetune.comparison.page import render
+from finetune.comparison.parent_run import earlier_parent, remember_parent
 from finetune.comparison.rates import chosen, finals, second_trials, trials
 from finetune.comparison.ray_cluster import RayCluster
 from finetune.comparison.tables import plain, write_recommended
@@ -70,48 +71,50 @@ def compare(
     with clear_output_errors(out), Journal(out) as journal, crew as workers:
         known = len(journal.known)
         progress.phase(f"{compared(grid)}, {known} cells finished earlier, in {out}")
-        rates = choose_rates(grid, journal, workers, progress)
+        rates = choose_rates(grid, journal, workers, progress, metric)
         cells = finals(grid, rates)
         progress.phase(f"training {grid.seeds} seeds of each: {len(cells)} cells")
-        train_all(cells, journal, workers, progress)
+        train_all(cells, journal, workers, progress, metric)
         trained = len(journal.known) - known
         comparison = summed_up(grid.path.stem, cells, journal.known, metric)
         recommended = write_recommended(comparison, grid, out)
         page = write_files(comparison, recommended, out)
-        with family_of(grid, tracking, tracking_uri, progress) as family:
+        with family_of(grid, tracking, tracking_uri, out, progress) as family:
             track(family, cells, journal.known, comparison, page)
     return Compared(comparison, recommended, page, trained, known, time.perf_counter() - begun)
 
 
 def choose_rates(
-    grid: Grid, journal: Journal, workers: Crew, progress: Progress
+    grid: Grid, journal: Journal, workers: Crew, progress: Progress, metric: Metric
 ) -> Mapping[Arm, float | None]:
     """By arm; None leaves the recipe's own."""
     if not grid.rates:
         return dict.fromkeys(grid.arms())
     tried = trials(grid)
     progress.phase(f"choosing learning rates on validation: {len(tried)} cells")
-    train_all(tried, journal, workers, progress)
+    train_all(tried, journal, workers, progress, metric)
     again = second_trials(grid, tried, journal.known)
     progress.phase(f"the best two of each on a second seed: {len(again)} cells")
-    train_all(again, journal, workers, progress)
+    train_all(again, journal, workers, progress, metric)
     return chosen([*tried, *again], journal.known)
 
 
-def train_all(cells: Sequence[Cell], journal: Journal, workers: Crew, progress: Progress) -> None:
+def train_all(
+    cells: Sequence[Cell], journal: Journal, workers: Crew, progress: Progress, metric: Metric
+) -> None:
     """Those that are not known yet; each is in the journal as soon as it is finished."""
     waiting = list({cell.key: cell for cell in cells if cell.key not in journal.known}.values())
     for number, (cell, outcome) in enumerate(workers.train(waiting), 1):
         journal.add(cell.key, cell.words, outcome)
-        progress.phase(f"  {number}/{len(waiting)} {cell.words}: {in_words(outcome)}")
+        progress.phase(f"  {number}/{len(waiting)} {cell.words}: {in_words(outcome, metric)}")
         progress.share(number / len(waiting))
 
 
-def in_words(outcome: Outcome) -> str:
+def in_words(outcome: Outcome, metric: Metric) -> str:
     if outcome.failed:
         return f"failed: {outcome.failed}"
-    test = outcome.score("accuracy")
-    return f"test {test:.3f}, validation {outcome.validation_accuracy:.3f}, {outcome.seconds:.0f} s"
+    test, validation = outcome.score(metric), outcome.validation_score(metric)
+    return f"{metric.replace('_', ' ')} test {test:.3f}, validation {validation:.3f}, {outcome.seconds:.0f} s"
 
 
 def compared(grid: Grid) -> str:
@@ -130,9 +133,11 @@ def write_files(comparison: Comparison, recommended: dict[str, Path], out: Path)
     return page
 
 
+@contextmanager
 def family_of(
-    grid: Grid, tracking: Tracking, uri: str | None, progress: Progress
-) -> AbstractContextManager[Family]:
+    grid: Grid, tracking: Tracking, uri: str | None, out: Path, progress: Progress
+) -> Iterator[Family]:
+    """The one that an earlier sitting made in this folder, where it compared the same."""
     store = store_uri(uri or tracking.uri) if tracking.enabled else None
     params = {
         "policies": list(grid.policies),
@@ -140,7 +145,11 @@ def family_of(
         "learning_rates": list(grid.rates),
         "seeds": grid.seeds,
     }
-    return open_family(store, tracking.experiment, f"compare {grid.path.stem}", params, progress.note)
+    earlier, name = earlier_parent(out, store, params), f"compare {grid.path.stem}"
+    with open_family(store, tracking.experiment, name, params, progress.note, earlier) as family:
+        if family.parent.run_id:
+            remember_parent(out, store, params, family.parent.run_id)
+        yield family
 
 
 def track(
@@ -158,7 +167,7 @@ def track(
         if outcome.failed:
             tags["failed"] = outcome.failed
         name = " ".join(filter(None, (cell.arm.name, cell.arm.setting, f"seed {cell.seed}")))
-        family.add(name, params_of(cell), tags, metrics)
+        family.add(cell.key, name, params_of(cell), tags, metrics)
     # MLflow draws what is not folded away, and children are
     family.parent.log_final(
         {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import keras
@@ -23,11 +24,16 @@ from finetune.formats.deployed import DeployedModel
 from finetune.formats.keras_file import KerasFile
 from finetune.formats.keras_loading import example_of, image_input
 from finetune.formats.opening import open_model
+from finetune.masking import masked
 from finetune.progress import Progress
 from finetune.recalibration.carried_reference import carried
 from finetune.recalibration.deployed_network import DeployedNetwork
 from finetune.recalibration.settings import ImageSource, Settings
 from finetune.recalibration.subject import Subject, model_at, subject_of, twin_of
+from finetune.registered_run import downloaded
+from finetune.tracking import store_uri
+from finetune.tracking.address import is_address
+from finetune.tracking.registry import open_registry
 from finetune.training import EVALUATION_BATCH
 
 REFERENCE_SAMPLES = 2048
@@ -62,16 +68,37 @@ def doctor(
     plan: Plan | None = None,
     progress: Progress | None = None,
     tensorboard: Path | None = None,
+    store: str | None = None,
 ) -> Diagnosis:
-    """A model file, a run folder or a recipe. Raises InputError and ModelError as `finetune.recalibrate` does.
+    """A model file, a run folder, a model of MLflow or a recipe. Raises InputError and ModelError as
+    `finetune.recalibrate` does.
 
-    tensorboard: gets a histogram of what every site of a Keras model gets and hands on, of the first batch of images.
+    address: a path, or as `finetune.registered_run.recalibrate` takes it. tensorboard: gets a histogram of what every
+    site of a Keras model gets and hands on, of the first batch of images. store: the tracking URI.
     """
     settings, progress = settings or Settings(), progress or Progress()
     if address.endswith((".yaml", ".yml")):
         return of_recipe(Path(address), progress)
-    path = _model_of(Path(address))
-    progress.phase(f"opening {path}")
+    if not is_address(address):
+        path = _model_of(Path(address))
+        progress.phase(f"opening {path}")
+        return _look(address, path, images, settings, plan, progress, tensorboard)
+    with TemporaryDirectory() as temporary, open_registry(store_uri(store)) as registry:
+        progress.phase(f"fetching {address} from MLflow at {masked(registry.store)}")
+        with downloaded(registry, registry.find(address), Path(temporary)) as (_, path):
+            return _look(address, path, images, settings, plan, progress, tensorboard)
+
+
+def _look(
+    address: str,
+    path: Path,
+    images: ImageSource | None,
+    settings: Settings,
+    plan: Plan | None,
+    progress: Progress,
+    tensorboard: Path | None,
+) -> Diagnosis:
+    """At the model that lies at `path`."""
     model = open_model(path, signature=settings.signature, trust=settings.trust, twin=twin_of(path, settings))
     subject = subject_of(address, path, model, settings) if images or settings.reference_images else None
     patient = _with_reference(_patient_of(address, path, model), path, subject, settings)

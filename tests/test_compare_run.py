@@ -10,10 +10,11 @@ from keras import layers
 from mlflow import MlflowClient
 from ray.cluster_utils import Cluster
 
-from finetune.compare_run import compare
+from finetune.compare_run import compare, in_words
 from finetune.comparison.cell import carry_out, sharing
 from finetune.comparison.grid import Grid
 from finetune.comparison.journal import NAME
+from finetune.comparison.outcome import Outcome
 from finetune.errors import InputError
 from finetune.progress import Progress
 from finetune.recipe_file import load_recipe
@@ -207,6 +208,17 @@ def test_page_and_json_say_the_same(sittings, folder):
     assert all(verdict["words"] in compared.page.read_text() for verdict in found["verdicts"])
 
 
+def test_lines_of_progress_tell_the_metric_that_is_compared():
+    outcome = Outcome(
+        metrics={"accuracy": 0.9, "macro_f1": 0.5},
+        validation_accuracy=0.8,
+        validation_metrics={"macro_f1": 0.4},
+        seconds=12,
+    )
+    assert in_words(outcome, "macro_f1") == "macro f1 test 0.500, validation 0.400, 12 s"
+    assert in_words(outcome, "accuracy") == "accuracy test 0.900, validation 0.800, 12 s"
+
+
 def test_mlflow_has_a_parent_with_a_child_for_every_cell_of_the_table(sittings, folder):
     _, compared, _ = sittings
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
@@ -225,3 +237,27 @@ def test_mlflow_has_a_parent_with_a_child_for_every_cell_of_the_table(sittings, 
         for seed, accuracy in line.scores.items():
             assert seen[line.arm.name, seed]["test/accuracy"] == pytest.approx(accuracy)
     assert {child.data.tags["bn.verified"] for child in children} == {"true"}
+
+
+def runs_in(folder):
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    return {
+        run.info.run_id: (run.info.status, run.data.metrics)
+        for run in client.search_runs([client.get_experiment_by_name("compared").experiment_id])
+    }
+
+
+def test_the_same_comparison_again_adds_nothing_to_mlflow(sittings, grid, folder):
+    before = runs_in(folder)
+    again = compare(grid, folder / "out")
+    assert (again.trained, again.known) == (0, 8)
+    assert runs_in(folder) == before
+
+
+def test_a_grid_with_more_seeds_is_another_comparison_in_mlflow(sittings, grid, folder):
+    before = runs_in(folder)
+    fewer = Grid(grid.path, grid.policies, (), (), grid.rates, 1)
+    compare(fewer, folder / "out")
+    # a parent and two children
+    assert len(runs_in(folder)) == len(before) + 3
+    assert runs_in(folder).items() >= before.items()

@@ -400,3 +400,54 @@ def test_a_synchronised_site_outside_of_a_strategy_is_as_any_other():
     plain, together = layers.BatchNormalization(), layers.BatchNormalization(synchronized=True)
     np.testing.assert_allclose(plain(x, training=True), together(x, training=True), atol=1e-5)
     np.testing.assert_allclose(plain.moving_variance, together.moving_variance, rtol=1e-5)
+
+
+def test_fit_evaluate_and_predict_run_the_steps_that_a_subclass_makes():
+    made = []
+
+    class Own(keras.Model):
+        def make_train_function(self, force=False):
+            made.append("train")
+            super().make_train_function(force)
+
+        def make_test_function(self, force=False):
+            made.append("test")
+            super().make_test_function(force)
+
+        def make_predict_function(self, force=False):
+            made.append("predict")
+            super().make_predict_function(force)
+
+    inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model = Own(inputs=inner.input, outputs=inner.output)
+    assert [id(v) for v in model.variables] == [id(v) for v in inner.variables]
+    model.compile("sgd", "mse")
+    x, y = np.ones((4, 3), np.float32), np.ones((4, 2), np.float32)
+    model.fit(x, y, validation_data=(x, y), verbose=0)
+    model.predict(x, verbose=0)
+    assert made == ["train", "test", "predict"]
+    model.compile("sgd", "mse")
+    assert (model.train_function, model.test_function, model.predict_function) == (None, None, None)
+
+
+def test_a_traced_function_can_be_put_on_other_variables():
+    first, second = tf.Variable([1.0]), tf.Variable([10.0])
+    concrete = tf.function(lambda x: first.assign_add(x)).get_concrete_function(tf.TensorSpec([1]))
+    assert [id(captured) for captured in concrete.captured_inputs] == [id(first.handle)]
+    concrete.set_external_captures([second.handle])
+    assert float(concrete(tf.constant([2.0]))[0]) == 12.0
+    assert (float(first[0]), float(second[0])) == (1.0, 12.0)
+
+
+def test_a_schedule_reads_its_learning_rates_when_a_step_is_traced():
+    schedule = keras.optimizers.schedules.CosineDecay(0.0, 10, warmup_target=0.5, warmup_steps=2)
+    optimizer = keras.optimizers.SGD(schedule)
+    assert optimizer._learning_rate is schedule
+    constant = float(schedule(3))
+    rate = keras.Variable(0.5)
+    schedule.warmup_target = rate
+    traced = tf.function(lambda step: schedule(step)).get_concrete_function(tf.TensorSpec([], tf.int32))
+    schedule.warmup_target = 0.0
+    assert float(traced(tf.constant(3))) == constant
+    rate.assign(1.0)
+    assert float(traced(tf.constant(3))) == 2 * constant

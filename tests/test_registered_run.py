@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import signal
 import socket
@@ -20,6 +21,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from finetune.batchnorm.moments_file import REFERENCE, SavedMoments, load, save
+from finetune.doctor_run import doctor
 from finetune.drift_series import drift
 from finetune.errors import GateError, InputError, ModelError
 from finetune.progress import Progress
@@ -180,6 +182,24 @@ def test_the_record_and_the_reference_travel_in_the_model_folder(shirts, store, 
     assert len(load(folder / REFERENCE).moments) == 4
     # found again where it lies: the statistics of today are those of its reference
     assert drift(f"{shirts}/2", ImageSource(folder=today), store=store).overall < 1e-4
+
+
+def test_the_doctor_says_of_an_address_what_it_says_of_the_file(shirts, trained, store, client, today):
+    run = client.get_model_version(shirts.removeprefix("models:/"), "1").run_id
+    images = ImageSource(folder=today)
+    here = doctor(str(trained / "model.keras"), images)
+    assert here.shifts
+    for address in (f"{shirts}@champion", f"{shirts}/1", f"runs:/{run}/fog"):
+        there = doctor(address, images, store=store)
+        assert there.address == address
+        assert [finding.kind for finding in there.findings] == [finding.kind for finding in here.findings]
+        # the reference that travels with the model is seen there, too
+        assert there.shifts == here.shifts
+
+
+def test_the_doctor_names_an_address_that_leads_nowhere(shirts, store):
+    with pytest.raises(InputError, match=f"^MLflow at {re.escape(store)}: .*nobody"):
+        doctor(f"{shirts}@nobody", store=store)
 
 
 def test_the_gate_and_its_numbers_are_in_the_run(shirts, store, client, today):

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
 from finetune.batchnorm.eager import functions_run_eagerly
-from finetune.batchnorm.layerwise import Combine, Settle, layerwise, loops
+from finetune.batchnorm.kept_graphs import KeptPieces, keeps_graphs, kept_or_made
+from finetune.batchnorm.layerwise import Combine, Network, Settle, layerwise, loops
 from finetune.batchnorm.matching import Affine
 from finetune.batchnorm.moments import PopulationMoments
 from finetune.batchnorm.population import input_moments, one_pass
 from finetune.batchnorm.progressive import progressive
 from finetune.batchnorm.sites import BNSite
-
-if TYPE_CHECKING:
-    from finetune.batchnorm.tf_network import TFNetwork
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,13 +77,18 @@ class LiveModel:
         # where the graph does not show it, every shared site may
         return shared if network is None else [self.sites[number].path for number in loops(network)]
 
-    def _cut(self, images: Any) -> TFNetwork | None:
+    def _cut(self, images: Any) -> Network | None:
         """The model as a network that can be cut; None where the backend or the model gives none."""
         if keras.backend.backend() != "tensorflow":
             return None
         from finetune.batchnorm.tracing import UncutError, trace
 
+        def cut() -> Network:
+            network = trace(self.model, self.sites, images)
+            return KeptPieces(network) if keeps_graphs(self.model) else network
+
+        paths = tuple(site.path for site in self.sites)
         try:
-            return trace(self.model, self.sites, images)
+            return kept_or_made(self.model, ("cut", paths, tuple(images.shape[1:]), str(images.dtype)), cut)
         except UncutError:
             return None

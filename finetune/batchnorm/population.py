@@ -23,6 +23,7 @@ from keras.layers import BatchNormalization
 
 from finetune.batchnorm.batch_moments import Moments, batch_moments
 from finetune.batchnorm.eager import functions_run_eagerly
+from finetune.batchnorm.kept_graphs import kept_or_made
 from finetune.batchnorm.kernel import fusible, normalise_with_batch
 from finetune.batchnorm.matching import Affine
 from finetune.batchnorm.moments import PopulationMoments
@@ -68,7 +69,7 @@ def one_pass(
         )
         return ops.cast(outputs, layer.compute_dtype), moments
 
-    return _collect(model, sites, batches, normalise)
+    return _collect(model, sites, batches, normalise, "" if affine else "one pass")
 
 
 def input_moments(
@@ -81,7 +82,7 @@ def input_moments(
     ) -> tuple[Any, Moments]:
         return original(inputs, training=False, mask=mask), batch_moments(inputs, mask, layer.axis)
 
-    return _collect(model, sites, batches, keep)
+    return _collect(model, sites, batches, keep, "input moments")
 
 
 def _with_affine(layer: BatchNormalization, affine: Affine | None) -> tuple[Any, Any]:
@@ -95,16 +96,17 @@ def _with_affine(layer: BatchNormalization, affine: Affine | None) -> tuple[Any,
 
 
 def _collect(
-    model: keras.Model, sites: Sequence[BNSite], batches: Batches, normalise: Normalise
+    model: keras.Model, sites: Sequence[BNSite], batches: Batches, normalise: Normalise, name: str
 ) -> tuple[list[PopulationMoments], int]:
+    """name: of what `normalise` does, where it is the same in every measurement of that name."""
     called = [site for site in sites if site.calls]
-    pooled, images = _pass(model, called, batches, normalise, precise=())
+    pooled, images = _pass(model, called, batches, normalise, name, precise=())
     far = {id(s.layer) for s, m in zip(called, pooled, strict=True) if m.far_from_zero(s.epsilon)}
     if not far:
         return pooled, images
     if iter(batches) is batches:
         raise ValueError("a site far from zero is measured twice: give batches that can be iterated again")
-    again, _ = _pass(model, called, batches, normalise, precise=far)
+    again, _ = _pass(model, called, batches, normalise, name, precise=far)
     return [b if id(s.layer) in far else a for s, a, b in zip(called, pooled, again, strict=True)], images
 
 
@@ -113,9 +115,14 @@ def _pass(
     sites: Sequence[BNSite],
     batches: Batches,
     normalise: Normalise,
+    name: str,
     precise: Collection[int],
 ) -> tuple[list[PopulationMoments], int]:
-    """Once over the batches; the layers with an id in `precise` have their moments reduced in float64."""
+    """Once over the batches; the layers with an id in `precise` have their moments reduced in float64.
+
+    Other backends than TensorFlow run it eagerly; so does a model that has calls of a site in a function or a loop of
+    its own.
+    """
     layers = [site.layer for site in sites]
     place = {id(layer): index for index, layer in enumerate(layers)}
     seen: list[list[Moments]] = []
@@ -138,12 +145,25 @@ def _pass(
         model(images, training=False)
         return list(seen)
 
+    def compiled_for(images: Any) -> Forward:
+        if keras.backend.backend() != "tensorflow":
+            return forward
+        places = tuple(place[each] for each in precise)
+        key = (name, tuple(site.path for site in sites), places, tuple(images.shape[1:]), str(images.dtype))
+        calls = [site.calls for site in sites]
+        try:
+            if not name:
+                return _compiled(forward, images, expected, calls)
+            return kept_or_made(model, key, lambda: _compiled(forward, images, expected, calls))
+        except _OpaqueError:
+            return functions_run_eagerly()(forward)
+
     pools: list[list[PopulationMoments]] = [[] for _ in layers]
     total = 0
     with replaced_calls(layers, watched):
         compiled = None
         for images in batches:
-            compiled = compiled or _compiled(forward, images, expected, [site.calls for site in sites])
+            compiled = compiled or compiled_for(images)
             total += int(images.shape[0])
             for pool, calls in zip(pools, compiled(images, expected), strict=True):
                 parts = [PopulationMoments.of_batch(*map(ops.convert_to_numpy, call)) for call in calls]
@@ -156,12 +176,10 @@ def _pass(
 
 
 def _compiled(function: Forward, images: Any, means: Sequence[Any], expected: Sequence[int]) -> Forward:
-    """As one graph under TensorFlow, traced once for batches of any size; other backends run it eagerly.
+    """As one graph, traced once for batches of any size.
 
-    So does a model that has some of the expected calls per site in a function or a loop of its own.
+    Raises _OpaqueError where a model has some of the expected calls per site in a function or a loop of its own.
     """
-    if keras.backend.backend() != "tensorflow":
-        return function
     import tensorflow as tf
 
     def traced(batch: Any, about: list[Any]) -> list[list[Moments]]:
@@ -177,9 +195,6 @@ def _compiled(function: Forward, images: Any, means: Sequence[Any], expected: Se
         tf.TensorSpec([None, *images.shape[1:]], tf.as_dtype(images.dtype)),
         [tf.TensorSpec(mean.shape, tf.float32) for mean in means],
     ]
-    try:
-        # the concrete function: a tf.function made anew for every measurement would warn of retracing
-        graph = tf.function(traced, input_signature=signature, autograph=False).get_concrete_function()
-    except _OpaqueError:
-        return functions_run_eagerly()(function)
+    # the concrete function: a tf.function made anew for every measurement would warn of retracing
+    graph = tf.function(traced, input_signature=signature, autograph=False).get_concrete_function()
     return lambda batch, about: graph(tf.convert_to_tensor(batch), [*map(tf.constant, about)])

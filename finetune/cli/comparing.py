@@ -72,9 +72,6 @@ def compare(
             f"--jobs {jobs}: leave it out with --ray, which trains as many cells as the cluster has CPUs"
         )
     grid.check()
-    progress = progress_for(quiet)
-    progress.phase("importing TensorFlow")
-    import_quietly()
     from finetune.compare_run import compare as carry_out
 
     done = carry_out(
@@ -84,7 +81,7 @@ def compare(
         on_ray=ray,
         metric=metric,
         tracking_uri=tracking_uri,
-        progress=progress,
+        progress=progress_for(quiet),
         prepare=import_quietly,
     )
     from finetune.comparison.tables import plain

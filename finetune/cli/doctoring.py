@@ -23,7 +23,7 @@ from finetune.cli.deployed_options import (
     image_source,
     preprocessing_told,
 )
-from finetune.cli.options import AsJson
+from finetune.cli.options import AsJson, TrackingUri
 from finetune.cli.quiet import import_quietly
 from finetune.cli.watching import progress_for
 from finetune.errors import InputError, OutputError
@@ -37,7 +37,8 @@ def doctor(
         str,
         typer.Argument(
             metavar="MODEL|RUN|RECIPE",
-            help="A model file or folder, a run folder, or a recipe with what it plans.",
+            help="A model file or folder, a run folder, a recipe with what it plans, "
+            "or in MLflow models:/NAME@ALIAS or runs:/ID/MODEL.",
         ),
     ],
     images: Folder = None,
@@ -64,6 +65,7 @@ def doctor(
         Path | None, typer.Option(metavar="DIR", help="Histograms of every site before and after BN.")
     ] = None,
     sites: Annotated[bool, typer.Option("--sites", help="List every site.")] = False,
+    tracking_uri: TrackingUri = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -76,6 +78,7 @@ def doctor(
     finetune doctor runs/resnet_freeze-1
     finetune doctor models/shirts --images today/
     finetune doctor model.keras --images test/ --labelled --html doctor.html
+    finetune doctor models:/shirts@champion
     finetune doctor recipes/resnet_retrain.yaml
     finetune doctor model.keras --steps 145 --batch-size 4 --json
     """
@@ -104,7 +107,7 @@ def doctor(
         signature=signature,
         trust=trust,
     )
-    found = examine(subject, source, settings, Plan(steps, batch_size), progress, tensorboard)
+    found = examine(subject, source, settings, Plan(steps, batch_size), progress, tensorboard, tracking_uri)
     if html is not None:
         write_page(found, html)
     typer.echo(json.dumps(plain_values(found), indent=2) if as_json else in_words(found, sites))

@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import tempfile
 import time
 from pathlib import Path
 
-import keras
-from pydantic import TypeAdapter
-
 from finetune.comparison.outcome import Outcome
-from finetune.datasets import AnyDataset
-from finetune.datasets.base import Dataset, Splits
+from finetune.comparison.workshop import Workshop
 from finetune.datasets.batches import evaluation_batches
 from finetune.errors import DivergedError, InputError
 from finetune.evaluate import evaluate
 from finetune.progress import Progress
 from finetune.recipe import Recipe
-from finetune.run import build, computing_in, prove
+from finetune.run import computing_in, prove
 from finetune.stopwatch import Stopwatch
 from finetune.tracking import Tracker
 from finetune.training import EVALUATION_BATCH, Running, Trained, train
 
 
-def carry_out(recipe: Recipe) -> Outcome:
-    """What the recipe makes of the test images. What diverged or cannot be carried out is an outcome, too."""
+def carry_out(recipe: Recipe, workshop: Workshop | None = None) -> Outcome:
+    """What the recipe makes of the test images. What diverged or cannot be carried out is an outcome, too.
+
+    workshop: of the process; all but the seconds are the same, to the bit, as without one.
+    """
     begun = time.perf_counter()
     try:
-        outcome = _trained(recipe)
+        outcome = _trained(recipe, workshop or Workshop())
     except (DivergedError, InputError) as error:
         # what lay in the folder of the cell goes with it
         outcome = Outcome(failed=str(error).splitlines()[0].split("; the last good weights")[0])
-    # the graphs of the last cell hold its network
-    keras.backend.clear_session()
+    # models and optimizers lie in circles
     gc.collect()
     return Outcome(**outcome.plain() | {"seconds": time.perf_counter() - begun})  # type: ignore[arg-type]
 
@@ -50,12 +47,12 @@ def sharing(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"stages": tuple(stages)})
 
 
-def _trained(recipe: Recipe) -> Outcome:
+def _trained(recipe: Recipe, workshop: Workshop) -> Outcome:
     recipe = sharing(recipe)
+    workshop.clear(recipe)
     with computing_in(recipe.precision), tempfile.TemporaryDirectory(prefix="compare-") as folder:
-        splits = _splits(recipe)
-        keras.utils.set_random_seed(recipe.seed)
-        built, trainee = build(recipe, splits)
+        splits = workshop.splits(recipe)
+        built, trainee = workshop.network(recipe, splits)
         silent = Tracker(None, lambda words: None)
         running = Running(recipe, splits, built, trainee, Path(folder), silent, Progress(), Stopwatch())
         return _tested(running, train(running))
@@ -77,15 +74,3 @@ def _tested(running: Running, trained: Trained) -> Outcome:
         validation_metrics=dict(validation.metrics),
         verified=True,
     )
-
-
-def _splits(recipe: Recipe) -> Splits:
-    size = recipe.data.image_size or recipe.backbone.default_image_size
-    return _opened(recipe.data.model_dump_json(by_alias=True), size, recipe.seed)
-
-
-@functools.lru_cache(maxsize=8)
-def _opened(dataset: str, size: int, seed: int) -> Splits:
-    """Once for all cells of a process that read the same images under the same seed."""
-    opened: Dataset = TypeAdapter(AnyDataset).validate_json(dataset)
-    return opened.load(size, seed)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from typing import TYPE_CHECKING
 
 from finetune.comparison.grid import Cell
 from finetune.comparison.outcome import Outcome
 from finetune.errors import FinetuneError
+
+if TYPE_CHECKING:
+    from finetune.comparison.workshop import Workshop
 
 
 class Workers:
@@ -64,4 +69,12 @@ def carried_out(cell: Cell) -> Outcome:
     """What becomes of a cell in the process that trains it."""
     from finetune.comparison.cell import carry_out
 
-    return carry_out(cell.recipe)
+    return carry_out(cell.recipe, _workshop())
+
+
+@functools.cache
+def _workshop() -> Workshop:
+    """That of this process."""
+    from finetune.comparison.workshop import Workshop
+
+    return Workshop()

@@ -132,6 +132,18 @@ class Tracker:
         self._client.log_batch(self.run_id, params=[Param(*param) for param in flat_params(params).items()])
 
     @unless_silent
+    def tags_of_children(self, tag: str) -> list[str]:
+        """What that tag says on each run whose parent this one is, of those that have it."""
+        children = f"tags.mlflow.parentRunId = '{self.run_id}'"
+        found, page = list[str](), None
+        while True:
+            runs = self._client.search_runs([self._experiment_id], children, page_token=page)
+            found += [run.data.tags[tag] for run in runs if tag in run.data.tags]
+            page = runs.token
+            if not page:
+                return found
+
+    @unless_silent
     def watch_machine(self) -> None:
         """Until the run ends."""
         self._monitor = watch_machine(str(self.store), self.run_id, resumed=self._earlier is not None)

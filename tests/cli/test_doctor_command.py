@@ -24,8 +24,9 @@ def asked(monkeypatch):
     stored = RunningStatistics(np.zeros(2), np.ones(2))
     facts = tuple(SiteFacts(f"net/bn_{n}", 2, 1e-3, 1, stored, "float32", 0.9, n == 1, 4) for n in (1, 2))
 
-    def doctor(subject, source, settings, plan, progress, tensorboard):
+    def doctor(subject, source, settings, plan, progress, tensorboard, store):
         asked.update(subject=subject, source=source, settings=settings, plan=plan, tensorboard=tensorboard)
+        asked["store"] = store
         progress.phase("looking")
         serious = "broken" in subject
         findings = (Finding("kind", "serious", "it is <off>", "it matters", "do this", ("net/bn_1",)),)
@@ -58,8 +59,9 @@ def test_doctor_hands_on_what_was_typed(finetune, asked):
         "--tensorboard",
         "tb",
     ]
-    assert finetune("doctor", "model.keras", *typed, *more).code == 0
+    assert finetune("doctor", "model.keras", *typed, *more, "--tracking-uri", "http://host:5000").code == 0
     settings, plan = asked["settings"], asked["plan"]
+    assert asked["store"] == "http://host:5000"
     assert (asked["subject"], asked["source"].folder) == ("model.keras", Path("today"))
     assert (settings.labelled, settings.samples, settings.seed, settings.trust) == (True, 99, 3, True)
     assert settings.told["scale"] == "unit"
