@@ -15,6 +15,7 @@ import tensorflow as tf
 from finetune.batchnorm.moments_file import REFERENCE, SavedMoments, save
 from finetune.datasets.resize import to_square_uint8
 from finetune.errors import FinetuneError
+from finetune.full_disk import full_disk_as_os_error
 
 EXPORTED = (REFERENCE, "provenance.json")
 """What travels with a model wherever it goes: a later recalibration needs it."""
@@ -59,7 +60,8 @@ def _save_serving(model: keras.Model, folder: Path, image_size: int) -> None:
     archive.track(model)
     signature = tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")
     archive.add_endpoint("serve", serve, input_signature=[signature])
-    archive.write_out(str(folder), verbose=False)
+    with full_disk_as_os_error(folder):
+        archive.write_out(str(folder), verbose=False)
 
 
 def _carry(folder: Path, extra: Path) -> None:

@@ -14,6 +14,7 @@ from finetune.errors import OutputError
 CANNOT_WRITE = {
     errno.ENOSPC: "no space left on the device",
     errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file larger than the file system, or the limit of this user, allows",
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",

@@ -103,7 +103,7 @@ def run_untracked(soak: Soak) -> list[Child]:
 
 def run_without_room(soak: Soak) -> list[Child]:
     """A disk that is too small for what a run leaves; gone on with where there is room."""
-    with small_disk(soak.place / "small", megabytes=soak.draw.randint(1, 80)) as runs:
+    with small_disk(soak.place / "small", kilobytes=soak.draw.randint(50, 1500)) as runs:
         first = soak.child(soak.run_words(runs=runs)).expect(0, 2)
         first.wait()
         if soak.folder(runs).exists():
@@ -173,7 +173,7 @@ def recalibrate_on_rubbish(soak: Soak) -> list[Child]:
 
 
 def recalibrate_without_room(soak: Soak) -> list[Child]:
-    with small_disk(soak.place / "small", megabytes=soak.draw.randint(1, 8)) as place:
+    with small_disk(soak.place / "small", kilobytes=soak.draw.randint(50, 800)) as place:
         words = ["recalibrate", *images(soak), *FORCED, "--out", str(place / "served")]
         first = soak.child(words).expect(0, 2).waited()
         if list((place / "served").glob("[0-9]*")) and first.code != 0:

@@ -115,10 +115,10 @@ class Child:
 
 
 @contextlib.contextmanager
-def small_disk(place: Path, megabytes: int) -> Iterator[Path]:
+def small_disk(place: Path, kilobytes: int) -> Iterator[Path]:
     """A file system of its own in memory (needs root), gone after the block."""
     place.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(place)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", str(place)], check=True)
     try:
         yield place
     finally:

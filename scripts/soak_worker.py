@@ -38,7 +38,7 @@ data:
 batchnorm: {{policy: recalibrate}}
 stages:
   - {{train: head, epochs: 3, learning_rate: 0.1}}
-  - {{train: everything, epochs: 5, learning_rate: 0.02}}
+  - {{train: everything, epochs: 5, learning_rate: 0.005}}
 tracking: {{uri: "sqlite:///{place}/mlflow.db"}}
 """
 SITES = 6

@@ -16,6 +16,7 @@ LAYERS = [
         "result_file",
         "masking",
         "folder_lock",
+        "full_disk",
         "shipped",
         "contributed",
         "layer_packages",

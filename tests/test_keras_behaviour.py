@@ -1,5 +1,8 @@
 """Every assumption about Keras that the toolkit stands on. When one of these fails, Keras changed: start here."""
 
+import errno
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -256,3 +259,10 @@ def test_an_optimizer_asks_itself_for_every_step_and_knows_the_place_of_a_variab
     optimizer.apply([np.ones(1, np.float32)] * 2, variables)
     assert places == [0, 1]
     assert [float(np.asarray(variable)[0]) for variable in variables] == [-0.5, -0.5]
+
+
+def test_tensorflow_has_no_error_of_the_system_for_a_full_disk():
+    """Why finetune.full_disk reads its words: the class is the one for lack of memory."""
+    with pytest.raises(tf.errors.ResourceExhaustedError, match=os.strerror(errno.ENOSPC)) as error:
+        tf.io.write_file("/dev/full", "weights")
+    assert not isinstance(error.value, OSError)
