@@ -17,6 +17,7 @@ LAYERS = [
         "masking",
         "folder_lock",
         "full_disk",
+        "whole_file",
         "shipped",
         "contributed",
         "layer_packages",
