@@ -27,6 +27,7 @@ from finetune.recipe import Tracking, resolved
 from finetune.run_folder import clear_output_errors
 from finetune.tracking import store_uri
 from finetune.tracking.family import Family, open_family
+from finetune.whole_file import write_whole
 
 Crew = Workers | RayCluster
 """Who trains the cells."""
@@ -127,9 +128,9 @@ def compared(grid: Grid) -> str:
 def write_files(comparison: Comparison, recommended: dict[str, Path], out: Path) -> Path:
     """comparison.json and compare.html; returns the page."""
     text = json.dumps(plain(comparison), indent=2) + "\n"
-    (out / "comparison.json").write_text(text, encoding="utf-8")
+    write_whole(out / "comparison.json", text)
     page = out / "compare.html"
-    page.write_text(render(comparison, recommended), encoding="utf-8")
+    write_whole(page, render(comparison, recommended))
     return page
 
 

@@ -22,6 +22,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from finetune.errors import FinetuneError, InputError, OutputError
+from finetune.full_disk import full_disk_as_os_error
 
 Quantized = Literal["no", "float16", "dynamic"]
 Predict = Callable[[NDArray[np.float32]], NDArray[np.floating]]
@@ -141,7 +142,8 @@ def _write_saved_model(model: keras.Model, folder: Path) -> None:
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint("serve", _serving(model), input_signature=[_signature(model)])
-    archive.write_out(str(folder), verbose=False)
+    with full_disk_as_os_error(folder):
+        archive.write_out(str(folder), verbose=False)
 
 
 def _interpreted(interpreter: Any, images: NDArray[np.float32]) -> NDArray[np.floating]:

@@ -16,6 +16,7 @@ from finetune.recalibration.model_hash import model_hash
 from finetune.recalibration.settings import ImageSource, Settings
 from finetune.recalibration.subject import model_at
 from finetune.recalibration_run import recalibrate
+from finetune.whole_file import write_whole
 
 
 def export_model(
@@ -88,4 +89,4 @@ def _record(done: Converted, file: Path, images: Path | None, quantized: str) ->
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     beside = done.path.with_name(f"{done.path.name}.provenance.json")
-    beside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_whole(beside, json.dumps(record, indent=2) + "\n")

@@ -15,7 +15,9 @@ import tensorflow as tf
 from finetune.batchnorm.moments_file import REFERENCE, SavedMoments, save
 from finetune.datasets.resize import to_square_uint8
 from finetune.errors import FinetuneError
+from finetune.full_disk import full_disk_as_os_error
 from finetune.keras_backend import on_tensorflow
+from finetune.whole_file import write_whole
 
 EXPORTED = (REFERENCE, "provenance.json")
 """What travels with a model wherever it goes: a later recalibration needs it."""
@@ -43,7 +45,7 @@ def export(
     (folder / "model.part.keras").rename(folder / "model.keras")
     save(folder / "reference.part.npz", reference)
     (folder / "reference.part.npz").rename(folder / REFERENCE)
-    _write_json(folder / "provenance.json", provenance)
+    write_whole(folder / "provenance.json", json.dumps(provenance, indent=2) + "\n")
     # an earlier sitting of the run may have been broken off here
     shutil.rmtree(folder / "saved_model", ignore_errors=True)
     if not on_tensorflow():
@@ -73,7 +75,8 @@ def _save_serving(model: keras.Model, folder: Path, image_size: int) -> None:
     archive.track(model)
     signature = tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")
     archive.add_endpoint("serve", serve, input_signature=[signature])
-    archive.write_out(str(folder), verbose=False)
+    with full_disk_as_os_error(folder):
+        archive.write_out(str(folder), verbose=False)
 
 
 def _carry(folder: Path, extra: Path) -> None:
@@ -95,9 +98,3 @@ def _check_parity(model: keras.Model, saved: Path, image_size: int, examples: np
             f"{saved}: the exported SavedModel differs from the model in memory by {apart:.1e} in probability "
             f"(at most {tolerance:g}); do not deploy it, and please report it with the recipe"
         )
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    part.rename(path)

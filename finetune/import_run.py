@@ -13,6 +13,7 @@ from finetune.backbones.weights_file import digest
 from finetune.batchnorm.sites import find_sites
 from finetune.errors import OutputError, WeightsError
 from finetune.torch_import import import_state_dict
+from finetune.whole_file import write_whole
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def import_weights(source: Path, out: Path, image_size: int = 224) -> ImportedFi
         "expects": "scale: imagenet",
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    out.with_name(f"{out.name}.provenance.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    write_whole(out.with_name(f"{out.name}.provenance.json"), json.dumps(record, indent=2) + "\n")
     sites = find_sites(model, np.zeros((1, image_size, image_size, 3), np.float32))
     return ImportedFile(
         out, imported.layout, len(sites), model.count_params(), model.output_shape[-1], image_size

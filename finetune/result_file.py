@@ -8,6 +8,7 @@ from pathlib import Path
 
 from finetune.errors import InputError
 from finetune.result import Check, ClassCounts, EpochRecord, Evaluation, RunResult, SiteRecord
+from finetune.whole_file import write_whole
 
 NAME = "result.json"
 
@@ -16,9 +17,7 @@ def write_result(result: RunResult, folder: Path) -> None:
     """Every field but the place that the folder had."""
     plain = dataclasses.asdict(result)
     del plain["folder"]
-    part = folder / "result.part"
-    part.write_text(json.dumps(plain, indent=2, default=str) + "\n", encoding="utf-8")
-    part.rename(folder / NAME)
+    write_whole(folder / NAME, json.dumps(plain, indent=2, default=str) + "\n")
 
 
 def read_result(folder: Path) -> RunResult:

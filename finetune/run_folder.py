@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import OutputError
+from finetune.whole_file import write_whole
 
 CANNOT_WRITE = {
     errno.ENOSPC: "no space left on the device",
     errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file larger than the file system, or the limit of this user, allows",
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
@@ -64,6 +66,4 @@ def append_metrics(folder: Path, record: Mapping[str, Any]) -> None:
 
 def rewrite_metrics(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Only these lines in metrics.jsonl: an epoch that was not finished for good is run again."""
-    part = folder / "metrics.part"
-    part.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    part.rename(folder / "metrics.jsonl")
+    write_whole(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))

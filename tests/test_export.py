@@ -1,5 +1,6 @@
 """Exported files answer as the model in memory does, without any code of ours."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from finetune.batchnorm.population import input_moments
 from finetune.batchnorm.sites import find_sites
 from finetune.errors import FinetuneError
 from finetune.export import export
+from finetune.full_disk import full_disk_as_os_error
 from tests.nets import SIZE, images, nested_net
 
 
@@ -95,6 +97,25 @@ def test_a_saved_model_that_answers_differently_is_not_published(tmp_path, monke
     with pytest.raises(FinetuneError, match="differs from the model in memory"):
         export(nested_net(), tmp_path, SIZE, SavedMoments({}, 0), {}, raw())
     assert not (tmp_path / "saved_model" / "1").exists()
+
+
+def test_a_disk_that_fills_while_the_saved_model_is_written_is_an_os_error(tmp_path, monkeypatch):
+    """TensorFlow raises the error that it has for lack of memory."""
+
+    def full(archive, folder, verbose):
+        tf.io.write_file("/dev/full", "weights")
+
+    # Keras makes one of the class of its backend
+    monkeypatch.setattr(type(keras.export.ExportArchive()), "write_out", full)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        export(nested_net(), tmp_path, SIZE, SavedMoments({}, 0), {}, raw())
+    assert (error.value.errno, error.value.filename) == (errno.ENOSPC, f"{tmp_path}/saved_model/1.part")
+    assert not (tmp_path / "saved_model" / "1").exists()
+
+
+def test_other_errors_than_a_full_disk_stay_what_they_are(tmp_path):
+    with pytest.raises(tf.errors.ResourceExhaustedError), full_disk_as_os_error(tmp_path):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
 
 def test_keras_can_train_the_reloaded_model_further(exported):

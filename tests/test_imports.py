@@ -16,6 +16,8 @@ LAYERS = [
         "result_file",
         "masking",
         "folder_lock",
+        "full_disk",
+        "whole_file",
         "shipped",
         "contributed",
         "layer_packages",

@@ -1,5 +1,8 @@
 """Every assumption about Keras that the toolkit stands on. When one of these fails, Keras changed: start here."""
 
+import errno
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -451,3 +454,10 @@ def test_a_schedule_reads_its_learning_rates_when_a_step_is_traced():
     assert float(traced(tf.constant(3))) == constant
     rate.assign(1.0)
     assert float(traced(tf.constant(3))) == 2 * constant
+
+
+def test_tensorflow_has_no_error_of_the_system_for_a_full_disk():
+    """Why finetune.full_disk reads its words: the class is the one for lack of memory."""
+    with pytest.raises(tf.errors.ResourceExhaustedError, match=os.strerror(errno.ENOSPC)) as error:
+        tf.io.write_file("/dev/full", "weights")
+    assert not isinstance(error.value, OSError)

@@ -35,6 +35,7 @@ def test_a_file_where_the_runs_should_go(tmp_path):
     ("number", "reason"),
     [
         (errno.ENOSPC, "no space left on the device"),
+        (errno.EFBIG, "a file larger than the file system, or the limit of this user, allows"),
         (errno.EROFS, "the file system is read-only"),
         (errno.EACCES, "permission denied"),
     ],

@@ -27,6 +27,7 @@ from finetune.cli.options import AsJson, TrackingUri
 from finetune.cli.quiet import import_quietly
 from finetune.cli.watching import progress_for
 from finetune.errors import InputError, OutputError
+from finetune.whole_file import write_whole
 
 if TYPE_CHECKING:
     from finetune.doctor.diagnosis import Diagnosis
@@ -119,6 +120,6 @@ def write_page(found: Diagnosis, html: Path) -> None:
     from finetune.doctor.page import render
 
     try:
-        html.write_text(render(found), encoding="utf-8")
+        write_whole(html, render(found))
     except OSError as error:
         raise OutputError(f"--html {html}: cannot be written: {error.strerror or error}") from error

@@ -12,6 +12,7 @@ from finetune.comparison.comparison import Comparison, Line
 from finetune.comparison.grid import Grid
 from finetune.recipe import resolved
 from finetune.recipe_file import write
+from finetune.whole_file import write_whole
 
 
 def table(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -96,7 +97,7 @@ def write_recommended(comparison: Comparison, grid: Grid, folder: Path) -> dict[
     for setting, line in comparison.recommended.items():
         recipe = grid.cell(line.arm, line.rate, 0).recipe
         path = folder / (f"recommended_{_file_name(setting)}.yaml" if setting else "recommended.yaml")
-        path.write_text(f"{_header(comparison, line)}\n{write(resolved(recipe))}", encoding="utf-8")
+        write_whole(path, f"{_header(comparison, line)}\n{write(resolved(recipe))}")
         written[setting] = path
     return written
 

@@ -10,13 +10,14 @@ from typing import Any
 
 from finetune.recalibration.before_after import BeforeAfter
 from finetune.recalibration.gate import Verdict
+from finetune.whole_file import write_whole
 
 
 def keep_refusal(file: Path, found: BeforeAfter, verdict: Verdict) -> str:
     """Write it and say where it lies; nothing is raised where it cannot be written, since the refusal comes first."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(refusal(found, verdict), indent=2) + "\n", encoding="utf-8")
+        write_whole(file, json.dumps(refusal(found, verdict), indent=2) + "\n")
     except OSError as error:
         return f"the report could not be written to {file}: {error.strerror or error}"
     return f"the full report is in {file}"

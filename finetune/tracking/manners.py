@@ -64,7 +64,8 @@ def _quiet_loggers() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in CHATTY]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        # their errors are raised as well, and told in one line; here they would come with a page of traceback
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""One run in MLflow. A store that fails costs one warning, never the training."""
+"""One run in MLflow. A store that fails costs one warning, never the training; one that is slow, not even time."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from finetune.tracking.earlier import EarlierSitting, earlier_sitting, run_marke
 from finetune.tracking.manners import good_manners
 from finetune.tracking.model_folder import write_model_folder
 from finetune.tracking.params import flat_params
-from finetune.tracking.store import experiment_id, failure_in_words, open_client
+from finetune.tracking.points import points_now
+from finetune.tracking.sender import Sender
+from finetune.tracking.store import SQLITE, experiment_id, failure_in_words, open_client
 from finetune.tracking.system_metrics import watch_machine
+from finetune.tracking.within import within
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Run
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 Arguments = ParamSpec("Arguments")
@@ -33,6 +36,10 @@ KEY = "run_key"
 
 LONGEST_DIGEST = 36
 """Characters that MLflow takes for the digest of a dataset."""
+
+PATIENCE, PATIENCE_WHEN_KILLED = 60.0, 5.0
+"""Seconds that a store may take to open a run, and to take what a training has said once that is over. Whoever
+interrupts a run waits for less: a batch queue kills soon after it has asked."""
 
 
 @contextmanager
@@ -66,8 +73,12 @@ def open_run(
             tracker.watch_machine()
         try:
             yield tracker
-        except BaseException as error:
-            tracker.end("KILLED" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "FAILED")
+        except (KeyboardInterrupt, SystemExit):
+            tracker.settle(PATIENCE_WHEN_KILLED)
+            tracker.end("KILLED")
+            raise
+        except BaseException:
+            tracker.end("FAILED")
             raise
         tracker.end("FINISHED")
 
@@ -75,10 +86,11 @@ def open_run(
 def unless_silent(
     method: Callable[Concatenate[Tracker, Arguments], Answer],
 ) -> Callable[Concatenate[Tracker, Arguments], Answer | None]:
-    """Do nothing on a silent tracker, and make it silent at the first failure."""
+    """Do nothing on a silent tracker, and make it silent at the first failure; after all that was said before."""
 
     @wraps(method)
     def attempt(self: Tracker, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer | None:
+        self.settle()
         if self.store is None:
             return None
         try:
@@ -104,6 +116,7 @@ class Tracker:
         self._model_id: str | None = None
         self._earlier: EarlierSitting | None = None
         self._monitor: SystemMetricsMonitor | None = None
+        self._sender: Sender[Metric] = Sender(self._send)
 
     @unless_silent
     def start(
@@ -113,6 +126,17 @@ class Tracker:
         params: Mapping[str, Any],
         tags: Mapping[str, str],
         earlier: str = "",
+    ) -> None:
+        """Begin a run, or go on with the one of that id."""
+
+        def opened() -> None:
+            self._open(experiment, name, params, tags, earlier)
+
+        # a file is there or it is not, and waits its turn where others make its tables
+        opened() if str(self.store).startswith(SQLITE) else within(PATIENCE, opened)
+
+    def _open(
+        self, experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str], earlier: str
     ) -> None:
         from mlflow.entities import Param
         from mlflow.tracking.context.registry import resolve_tags
@@ -154,10 +178,23 @@ class Tracker:
             self._monitor.finish()
         self._client.set_terminated(self.run_id, status)
 
-    @unless_silent
     def log_epoch(self, step: int, metrics: Mapping[str, float]) -> None:
-        """The metrics of one epoch, in one request."""
-        self._log_metrics([(name, value, step) for name, value in metrics.items()])
+        """The metrics of one epoch; does not wait for the store, and whatever is said next does."""
+        if self.store is None:
+            return
+        try:
+            self._sender.post(points_now([(name, value, step) for name, value in metrics.items()]))
+        except Exception as error:
+            self.give_up(error)
+
+    def settle(self, patience: float = PATIENCE) -> None:
+        """Wait until the epochs have arrived; the tracker falls silent where they do not."""
+        if self.store is None:
+            return
+        try:
+            self._sender.settle(patience)
+        except Exception as error:
+            self.give_up(error)
 
     @unless_silent
     def log_final(self, metrics: Mapping[str, float]) -> None:
@@ -278,10 +315,10 @@ class Tracker:
         self._warn(failure_in_words(store, error))
 
     def _log_metrics(self, points: Sequence[tuple[str, float, int]], model_id: str | None = None) -> None:
-        from mlflow.entities import Metric
+        self._send(points_now(points, model_id))
 
-        now = int(time.time() * 1000)
+    def _send(self, points: Sequence[Metric]) -> None:
         if self._earlier:
-            points = [point for point in points if not self._earlier.has(*point)]
-        metrics = [Metric(name, value, now, step, model_id=model_id) for name, value, step in points]
-        self._client.log_batch(self.run_id, metrics)
+            earlier = self._earlier
+            points = [point for point in points if not earlier.has(point.key, point.value, point.step)]
+        self._client.log_batch(self.run_id, points)

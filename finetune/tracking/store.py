@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from finetune.errors import InputError, OutputError
 from finetune.masking import masked, without_secret
@@ -18,6 +21,14 @@ if TYPE_CHECKING:
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
 SQLITE = "sqlite:///"
+
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+"""The databases that MLflow knows, and where they listen if the URI does not say."""
+
+DATABASE = re.compile(rf"(?P<name>{'|'.join(PORTS)})(\+\w+)?://")
+
+KNOCKING = 10.0
+"""Seconds."""
 
 LONGEST_REASON = 200
 """Characters of a warning's reason: MLflow's errors run to pages."""
@@ -49,10 +60,16 @@ def artifact_folder(uri: str) -> str | None:
 
 
 def require_usable(uri: str) -> None:
-    """Open a local database once. MLflow itself would try for 100 s before it says that it cannot.
+    """Open a local database once, knock at a remote one: MLflow would try for 100 s before it says that it cannot.
 
     Raises OSError or sqlite3.Error.
     """
+    if kind := DATABASE.match(uri):
+        parts = urlsplit(uri)
+        # several hosts, or a socket in the file system, are for the driver to try
+        if parts.hostname and "," not in parts.netloc:
+            address = (parts.hostname, parts.port or PORTS[kind["name"]])
+            socket.create_connection(address, timeout=KNOCKING).close()
     if uri.startswith(SQLITE):
         path = Path(uri.removeprefix(SQLITE))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,6 +145,7 @@ def reason_in_words(uri: str, error: BaseException) -> str:
     """The innermost cause where a network or a disk did it, in one line, without the password."""
     chosen, inner = error, error.__context__
     while inner is not None:
-        chosen, inner = (inner if isinstance(inner, OSError) else chosen), inner.__context__
+        by_machine = isinstance(inner, OSError | sqlite3.Error)
+        chosen, inner = (inner if by_machine else chosen), inner.__context__
     reason = without_secret(str(chosen).strip().split("\n")[0] or type(chosen).__name__, uri)
     return reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 3] + "..."

@@ -47,6 +47,15 @@ def test_a_reader_that_crashes_takes_nothing_along(tmp_path, monkeypatch):
         refuse_endless(content(), tmp_path / "model.h5")
 
 
+def test_a_file_that_promises_more_than_memory_holds_is_refused_before_it_is_taken(tmp_path):
+    file = io.BytesIO()
+    with h5py.File(file, "w") as h5:
+        # 16 GB of nothing in a file of some kB
+        h5.create_dataset("huge", shape=(2**31,), dtype="f8", chunks=(1024,))
+    with pytest.raises(ModelError, match=r"model\.h5: damaged: reading it takes more memory .*; restore it"):
+        refuse_endless(file.getvalue(), tmp_path / "model.h5")
+
+
 def test_the_file_that_the_library_reads_for_ever_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(hdf5_reading, "SECONDS", 5)
     path = make(".h5", tmp_path / "whole")

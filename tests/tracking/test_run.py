@@ -136,6 +136,7 @@ def test_after_a_failure_in_the_middle_the_tracker_is_silent(store: str, client:
     warnings: list[str] = []
     with open_run(store, EXPERIMENT, "a run", {}, {}, warnings.append) as tracking:
         tracking.log_epoch(1, {"loss": 1.0})
+        tracking.settle()
         tracking.log_epoch(2, {"a name with [brackets], which MLflow refuses": 1.0})
         tracking.log_epoch(3, {"loss": 3.0})
     assert len(warnings) == 1
@@ -214,7 +215,7 @@ def test_processes_that_begin_together_in_a_new_store_lose_nothing(tmp_path: Pat
         subprocess.Popen([sys.executable, "-c", TOGETHER, store, name], stdout=subprocess.PIPE, text=True)
         for name in names
     ]
-    assert [process.communicate(timeout=120)[0].strip() for process in started] == ["", "", ""]
+    assert [process.communicate(timeout=600)[0].strip() for process in started] == ["", "", ""]
     client = MlflowClient(tracking_uri=store)
     runs = client.search_runs([client.get_experiment_by_name("together").experiment_id])
     assert {run.info.run_name for run in runs} == set(names)

@@ -1,0 +1,344 @@
+"""Hours of `run`, `recalibrate` and `compare` in one place, a fault at most turns, and a look at all of it after each.
+
+    python scripts/soak.py soak-folder --hours 2
+    python scripts/soak.py --summary soak-folder/turns.jsonl --figure docs/soak.svg
+
+One sqlite store, one folder of runs and one deployed model serve the whole soak. Beside the turns, one process calls
+`finetune.recalibrate`, `drift` and `fine_tune` again and again: its memory is what the figure shows. A line of
+turns.jsonl is a turn, or a call of that process. A finding is a line and not the end; with one, the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from soak_checks import everything
+from soak_faults import Child, dead_store, small_disk
+from soak_figure import summed_up
+
+PAUSE = 15
+"""Seconds between two calls of the long-lived process, so that the commands get on as well."""
+
+KILLED = -signal.SIGKILL
+
+
+class Soak:
+    """The place, and how each command is called. add: takes a line of the record, as a mapping."""
+
+    def __init__(self, place: Path, draw: random.Random, add: Callable[[dict[str, Any]], None]) -> None:
+        self.place, self.draw, self.add = place, draw, add
+        self.runs, self.served = place / "runs", place / "served"
+        self.store = f"sqlite:///{place}/mlflow.db"
+        self.recipe = str(place / "recipe.yaml")
+        self.turn = 0
+
+    def run_words(self, store: str | None = None, runs: Path | None = None) -> list[str]:
+        seed = ["--seed", str(self.turn), "--name", f"turn{self.turn}"]
+        where = ["--runs-dir", str(runs or self.runs), "--tracking-uri", store or self.store]
+        return ["run", self.recipe, *seed, *where]
+
+    def child(self, words: list[str], **limits: Any) -> Child:
+        return Child(words, self.place / "says" / f"{self.turn}", **limits)
+
+    def folder(self, runs: Path | None = None) -> Path:
+        return (runs or self.runs) / f"turn{self.turn}-1"
+
+    def resumed(self) -> list[Child]:
+        """The run of this turn, gone on with until it is finished; begun anew where it had no folder yet."""
+        if not (self.folder() / "run.json").exists():
+            shutil.rmtree(self.folder(), ignore_errors=True)
+            return [self.child(self.run_words()).expect(0)]
+        if json.loads((self.folder() / "run.json").read_text())["status"] == "finished":
+            return []
+        words = ["run", "--resume", str(self.folder()), "--tracking-uri", self.store]
+        return [self.child(words).expect(0)]
+
+
+def run_whole(soak: Soak) -> list[Child]:
+    return [soak.child(soak.run_words()).expect(0)]
+
+
+def run_killed(soak: Soak) -> list[Child]:
+    return [killed(soak), *soak.resumed()]
+
+
+def killed(soak: Soak) -> Child:
+    """A run that was killed: mostly while it has something to lose."""
+    first = soak.child(soak.run_words()).expect(0, KILLED)
+    if soak.draw.random() < 0.8:
+        first.wait_for(soak.folder() / "run.json")
+    return first.struck(soak.draw.uniform(0, 25), signal.SIGKILL)
+
+
+def run_interrupted(soak: Soak) -> list[Child]:
+    """By what a batch queue sends, and by Ctrl-C, once there is something to lose."""
+    number = soak.draw.choice([signal.SIGTERM, signal.SIGINT])
+    first = soak.child(soak.run_words())
+    first.wait_for(soak.folder() / "run.json")
+    return [first.struck(soak.draw.uniform(0, 25), number).expect(0, 130), *soak.resumed()]
+
+
+def run_untracked(soak: Soak) -> list[Child]:
+    """The store is away, does not answer or answers rubbish; what it missed is sent later."""
+    with dead_store(soak.draw.choice(["refuses", "silent", "error 500"])) as uri:
+        first = soak.child(
+            soak.run_words(store=uri), environment={"MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
+        ).expect(0)
+        first.wait()
+    again = ["sync", str(soak.folder()), "--tracking-uri", soak.store]
+    return [first, *(soak.child(again).expect(0).waited() for _ in range(2))]
+
+
+def run_without_room(soak: Soak) -> list[Child]:
+    """A disk that is too small for what a run leaves; gone on with where there is room."""
+    with small_disk(soak.place / "small", kilobytes=soak.draw.randint(50, 1500)) as runs:
+        first = soak.child(soak.run_words(runs=runs)).expect(0, 2)
+        first.wait()
+        if soak.folder(runs).exists():
+            shutil.copytree(soak.folder(runs), soak.folder())
+    (soak.folder() / "run.lock").unlink(missing_ok=True)
+    return [first, *soak.resumed()]
+
+
+def run_starved(soak: Soak) -> list[Child]:
+    """Too little memory: libraries may die of it in any way, but what was begun can be gone on with."""
+    limit = {resource.RLIMIT_AS: soak.draw.randint(1_500, 5_000) << 20}
+    return [soak.child(soak.run_words(), limits=limit).expect_any().waited(), *soak.resumed()]
+
+
+def run_twice(soak: Soak) -> list[Child]:
+    """Two that go on with one run: one of them works, or waits its turn and finds it finished."""
+    first = killed(soak)
+    if not (soak.folder() / "run.json").exists():
+        return [first, *soak.resumed()]
+    words = ["run", "--resume", str(soak.folder()), "--tracking-uri", soak.store]
+    pair = [soak.child(words).expect(0, 2) for _ in range(2)]
+    return [first, *(each.waited() for each in pair), *soak.resumed()]
+
+
+def run_with_damaged_checkpoint(soak: Soak) -> list[Child]:
+    first = killed(soak)
+    files = sorted(path for path in soak.folder().glob("checkpoint*/**/*") if path.is_file())
+    if files:
+        victim = soak.draw.choice(files)
+        content = bytearray(victim.read_bytes())
+        content[soak.draw.randrange(len(content))] ^= 0xFF
+        victim.write_bytes(content)
+    return [first, *soak.resumed()]
+
+
+def images(soak: Soak) -> list[str]:
+    return [str(soak.served), "--images", str(soak.place / soak.draw.choice(["fog", "dark"]))]
+
+
+FORCED = ["--force", "a soak is about what is published, not about how good it is"]
+
+
+def recalibrate(soak: Soak) -> list[Child]:
+    return [soak.child(["recalibrate", *images(soak), *FORCED]).expect(0)]
+
+
+def recalibrate_killed(soak: Soak) -> list[Child]:
+    words = ["recalibrate", *images(soak), *FORCED]
+    first = soak.child(words).struck(soak.draw.uniform(1, 25), signal.SIGKILL).expect(0, KILLED)
+    return [first.waited(), soak.child(words).expect(0)]
+
+
+def recalibrate_twice(soak: Soak) -> list[Child]:
+    pair = [soak.child(["recalibrate", *images(soak), *FORCED]).expect(0) for _ in range(2)]
+    return [each.waited() for each in pair]
+
+
+def recalibrate_on_rubbish(soak: Soak) -> list[Child]:
+    """Files cut off, empty and of random bytes among the images: left out, and said so."""
+    mixed = soak.place / "mixed"
+    shutil.rmtree(mixed, ignore_errors=True)
+    shutil.copytree(soak.place / "fog", mixed)
+    for number, path in enumerate(sorted(mixed.rglob("*.png"))[::10]):
+        whole = path.read_bytes()
+        path.write_bytes([whole[: len(whole) // 2], b"", soak.draw.randbytes(500)][number % 3])
+    return [soak.child(["recalibrate", str(soak.served), "--images", str(mixed), *FORCED]).expect(0)]
+
+
+def recalibrate_without_room(soak: Soak) -> list[Child]:
+    with small_disk(soak.place / "small", kilobytes=soak.draw.randint(50, 800)) as place:
+        words = ["recalibrate", *images(soak), *FORCED, "--out", str(place / "served")]
+        first = soak.child(words).expect(0, 2).waited()
+        if list((place / "served").glob("[0-9]*")) and first.code != 0:
+            first.finds("a version was published on a disk without room for it")
+    return [first]
+
+
+def rollback(soak: Soak) -> list[Child]:
+    return [soak.child(["rollback", str(soak.served), "--reason", f"turn {soak.turn}"]).expect(0, 2)]
+
+
+def drift(soak: Soak) -> list[Child]:
+    return [soak.child(["drift", *images(soak), "--threshold", "0.3"]).expect(0, 3)]
+
+
+def compare(soak: Soak, *struck: float) -> list[Child]:
+    out = ["--out", str(soak.place / "comparisons" / str(soak.turn)), "--tracking-uri", soak.store]
+    grid = ["--policies", "freeze,recalibrate", "--seeds", "2", "--learning-rates", "none", "--jobs", "1"]
+    words = ["compare", soak.recipe, *grid, *out]
+    broken = [soak.child(words).struck(after, signal.SIGKILL).expect(0, KILLED).waited() for after in struck]
+    return [*broken, soak.child(words).expect(0)]
+
+
+def compare_killed(soak: Soak) -> list[Child]:
+    return compare(soak, soak.draw.uniform(5, 90))
+
+
+TURNS: dict[Callable[[Soak], list[Child]], int] = {
+    run_whole: 2,
+    run_killed: 4,
+    run_interrupted: 3,
+    run_untracked: 3,
+    run_without_room: 2,
+    run_starved: 2,
+    run_twice: 2,
+    run_with_damaged_checkpoint: 2,
+    recalibrate: 2,
+    recalibrate_killed: 3,
+    recalibrate_twice: 1,
+    recalibrate_on_rubbish: 1,
+    recalibrate_without_room: 2,
+    rollback: 2,
+    drift: 1,
+    compare: 1,
+    compare_killed: 2,
+}
+
+
+def one_turn(soak: Soak) -> None:
+    soak.turn += 1
+    [what] = soak.draw.choices(list(TURNS), list(TURNS.values()))
+    begun = time.time()
+    children = [child.waited() for child in what(soak)]
+    findings = [
+        *(finding for child in children for finding in child.findings),
+        *everything(soak.place, soak.store, last=3),
+    ]
+    soak.add(
+        {
+            "kind": "turn",
+            "turn": soak.turn,
+            "what": what.__name__,
+            "at": begun,
+            "seconds": time.time() - begun,
+            "codes": [child.code for child in children],
+            "peak_mb": max((child.peak_mb for child in children), default=0),
+            "disk_mb": sum(p.lstat().st_size for p in soak.place.rglob("*") if p.is_file()) >> 20,
+            "driver_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+            "findings": findings,
+        }
+    )
+
+
+def long_lived(soak: Soak, until: float) -> None:
+    """Feed the process that lives as long as the soak, and keep what it says."""
+    program = Path(__file__).with_name("soak_worker.py")
+    with (soak.place / "worker.txt").open("w") as says:
+        worker = subprocess.Popen(
+            [sys.executable, program, str(soak.place)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=says,
+            text=True,
+            start_new_session=True,
+        )
+    number = 0
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    while time.time() < until:
+        worker.stdin.write(f"{number}\n")
+        worker.stdin.flush()
+        line = worker.stdout.readline()
+        if not line:
+            soak.add(
+                {
+                    "kind": "call",
+                    "findings": [f"the long-lived process died: {worker.wait()}"],
+                    "at": time.time(),
+                }
+            )
+            return
+        soak.add(json.loads(line))
+        number += 1
+        time.sleep(PAUSE)
+    worker.stdin.close()
+    worker.wait()
+
+
+def prepare(place: Path) -> None:
+    """A small backbone and its recipe, pictures of two cameras, a first run, and its model in service."""
+    (place / "says").mkdir(parents=True, exist_ok=True)
+    program = Path(__file__).with_name("soak_worker.py")
+    subprocess.run([sys.executable, program, str(place), "--prepare"], check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("place", type=Path, nargs="?")
+    parser.add_argument("--hours", type=float, default=2.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="turns of this name alone")
+    parser.add_argument("--summary", type=Path, metavar="FILE", help="sum up a soak, also an unfinished one")
+    parser.add_argument("--figure", type=Path, metavar="SVG")
+    given = parser.parse_args()
+    if given.summary:
+        print(summed_up(given.summary, given.figure))
+        return
+    place = given.place.resolve()
+    place.mkdir(parents=True, exist_ok=True)
+    if given.only:
+        [chosen] = [each for each in TURNS if each.__name__ == given.only]
+        TURNS.clear()
+        TURNS[chosen] = 1
+    prepare(place)
+    record, lock = (place / "turns.jsonl").open("a"), threading.Lock()
+
+    def add(line: dict[str, Any]) -> None:
+        with lock:
+            record.write(json.dumps(line) + "\n")
+            record.flush()
+
+    until = time.time() + given.hours * 3600
+    soak = Soak(place, random.Random(given.seed), add)
+    beside = threading.Thread(target=long_lived, args=(soak, until))
+    beside.start()
+    while time.time() < until:
+        try:
+            one_turn(soak)
+        except Exception as error:
+            add(
+                {
+                    "kind": "broken",
+                    "turn": soak.turn,
+                    "at": time.time(),
+                    "findings": [f"turn {soak.turn}: {error!r}"],
+                }
+            )
+    beside.join()
+    left = everything(place, soak.store, last=None)
+    add({"kind": "end", "at": time.time(), "findings": left})
+    print(summed_up(place / "turns.jsonl", given.figure))
+    sys.exit(1 if left else 0)
+
+
+if __name__ == "__main__":
+    main()
