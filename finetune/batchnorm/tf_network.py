@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from finetune.batchnorm.batch_moments import batch_moments
+from finetune.batchnorm.graph_function import GraphFunction, data_inputs, make_known
 from finetune.batchnorm.layerwise import Segment
+from finetune.batchnorm.moment_nodes import Watch, fused, has_kernel, reduced
 from finetune.batchnorm.moments import PopulationMoments
+from finetune.batchnorm.op_registry import outputs_of
 from finetune.batchnorm.plan import Dataflow, Groups, Operation
+
+PREFIX = "finetune_moments"
 
 
 @dataclass(frozen=True)
@@ -85,113 +90,112 @@ class TFNetwork:
         self, feeds: Sequence[str], keeps: Sequence[str], sites: Sequence[int], *, precise: bool
     ) -> Segment:
         made = [name for name in keeps if name not in feeds]
-        watched = [[call for call in self.calls if call.site == site] for site in sites]
+        watches = {site: self._watches(site, precise=precise) for site in sites}
+        listed = [watch for each in watches.values() for watch in each]
         piece = self.function(
             feeds,
-            lambda tensor: (
-                [tensor(name) for name in made],
-                [[_moments(call, tensor, precise) for call in calls] for calls in watched],
-            ),
-            [*made, *(name for calls in watched for call in calls for name in call.tensors)],
+            [*made, *(name for watch in listed for name in watch.tensors)],
+            [node for watch in listed for node in watch.nodes],
         )
 
         def run(tensors: Sequence[Any]) -> tuple[list[Any], list[PopulationMoments]]:
             fed = [tf.convert_to_tensor(t) for t in tensors]
-            new, parts = piece(fed)
-            known = dict(zip([*feeds, *made], [*fed, *new], strict=True))
-            pooled = [
-                PopulationMoments.pool(
-                    PopulationMoments.of_batch(float(count), np.asarray(mean), np.asarray(variance))
-                    for count, mean, variance in calls
-                )
-                for calls in parts
+            results = piece(fed)
+            known = dict(zip([*feeds, *made], [*fed, *results[: len(made)]], strict=True))
+            values = iter(results[len(made) :])
+            moments = [
+                PopulationMoments.pool(watch.moments(*map(np.asarray, islice(values, 3))) for watch in calls)
+                for calls in watches.values()
             ]
-            return [known[name] for name in keeps], pooled
+            return [known[name] for name in keeps], moments
 
         return run
 
-    def function(self, feeds: Sequence[str], build: Any, fetches: Sequence[str]) -> Any:
-        """A compiled function of the fed tensors, [one a feed], that returns what `build(tensor by name)` builds.
+    def _watches(self, site: int, *, precise: bool) -> list[Watch]:
+        """Of every call of a site."""
+        return [
+            self._watch(f"{PREFIX}_{number}", call, precise=precise)
+            for number, call in enumerate(self.calls)
+            if call.site == site
+        ]
 
-        fetches: every name that `build` asks for.
+    def _watch(self, prefix: str, call: WatchedCall, *, precise: bool) -> Watch:
+        dtype = self.dtype(call.inputs)
+        channels = call.shape[call.axis]
+        if call.mask or precise or not has_kernel(call.shape, call.axis, dtype) or channels is None:
+            return reduced(prefix, call.inputs, call.mask, call.shape, call.axis, dtype, precise=precise)
+        ones, zeros = np.ones(channels), np.zeros(channels)
+        return fused(prefix, call.inputs, len(call.shape), dtype, scale=ones, offset=zeros)[0]
+
+    def dtype(self, tensor: str) -> Any:
+        """What a tensor of the graph consists of."""
+        number = int(tensor.partition(":")[2])
+        return tf.as_dtype(outputs_of(self._by_name[producer(tensor)], self._signatures)[number][1])
+
+    @cached_property
+    def _signatures(self) -> dict[str, Any]:
+        """Of the functions that nodes call, which TensorFlow knows from then on."""
+        make_known(self.library.function)
+        return {function.signature.name: function.signature for function in self.library.function}
+
+    def function(
+        self,
+        feeds: Sequence[str],
+        fetches: Sequence[str],
+        added: Sequence[Any] = (),
+        *,
+        as_served: bool = False,
+    ) -> Callable[[Sequence[Any]], list[Any]]:
+        """A function of the fed tensors, [one a feed], that returns the fetched ones.
+
+        added: operations beside those of the network. as_served: optimised as a server would.
         """
-        return _Traced(
-            tf.function(self.imported(feeds, build, fetches), autograph=False, reduce_retracing=True)
-        )
+        nodes = self._piece(feeds, fetches, added)
+        used = {t for node in nodes for t in data_inputs(node)} | set(fetches)
+        fed = [name for name in dict.fromkeys(feeds) if name in used]
+        captured = [name for name in self.captures if name in used and name not in fed]
+        arguments = {name: self.dtype(name).as_datatype_enum for name in [*fed, *captured]}
+        piece = GraphFunction(nodes, arguments, fetches, self._signatures, as_served=as_served)
 
-    def imported(
-        self, feeds: Sequence[str], build: Any, fetches: Sequence[str]
-    ) -> Callable[[Sequence[Any]], Any]:
-        """The same, not compiled: it adds its operations to whatever graph it is called in."""
-        definition = self._piece(feeds, fetches)
-        present = {node.name for node in definition.node}
-        used = {t for node in definition.node for t in data_inputs(node)}
-        inner = [name for name in dict.fromkeys(fetches) if producer(name) in present and name not in feeds]
-
-        def call(fed: Sequence[Any]) -> Any:
-            outside = {
-                name: tf.convert_to_tensor(thing) for name, thing in self.captures.items() if name in used
-            }
-            given = dict(zip(feeds, fed, strict=True))
-            tensors = tf.graph_util.import_graph_def(
-                definition,
-                input_map={name: t for name, t in {**given, **outside}.items() if name in used},
-                return_elements=inner,
-                name="",
-            )
-            known = {**given, **dict(zip(inner, tensors, strict=True))}
-            return build(known.__getitem__)
+        def call(tensors: Sequence[Any]) -> list[Any]:
+            given = dict(zip(feeds, tensors, strict=True))
+            # a variable that stands for its value is read anew each time
+            outside = [tf.convert_to_tensor(self.captures[name]) for name in captured]
+            return piece([*(given[name] for name in fed), *outside])
 
         return call
 
-    def _piece(self, feeds: Sequence[str], fetches: Sequence[str]) -> tf.compat.v1.GraphDef:
-        """The nodes between: no control edges, no placeholder of what is fed or captured."""
+    def in_graph(self, fed: Mapping[str, Any], fetches: Sequence[str]) -> dict[str, Any]:
+        """Add the operations behind the fetched tensors to the graph that is being built: its tensors, by name."""
+        nodes = self._piece(list(fed), fetches)
+        definition = tf.compat.v1.GraphDef(node=nodes, library=self.library)
+        definition.versions.producer = tf.version.GRAPH_DEF_VERSION
+        for node in definition.node:
+            node.input[:] = data_inputs(node)
+        given = {**{name: tf.convert_to_tensor(thing) for name, thing in self.captures.items()}, **fed}
+        used = {t for node in nodes for t in data_inputs(node)}
+        present = {node.name for node in nodes}
+        inner = [name for name in dict.fromkeys(fetches) if producer(name) in present and name not in fed]
+        tensors = tf.graph_util.import_graph_def(
+            definition,
+            input_map={name: tensor for name, tensor in given.items() if name in used},
+            return_elements=inner,
+            name="",
+        )
+        return {**given, **dict(zip(inner, tensors, strict=True))}
+
+    def _piece(self, feeds: Sequence[str], fetches: Sequence[str], added: Sequence[Any] = ()) -> list[Any]:
+        """The nodes between, in the network's order and `added` behind them; none of what is fed or captured."""
         stop = {*feeds, *self.captures}
+        by_name = {**self._by_name, **{node.name: node for node in added}} if added else self._by_name
         wanted: set[str] = set()
         open_names = [name for name in fetches if name not in stop]
         while open_names:
             name = producer(open_names.pop())
             if name not in wanted:
                 wanted.add(name)
-                open_names += [t for t in data_inputs(self._by_name[name]) if t not in stop]
-        definition = tf.compat.v1.GraphDef(library=self.library)
-        definition.versions.producer = tf.version.GRAPH_DEF_VERSION
-        for node in self.nodes:
-            if node.name in wanted:
-                copy = definition.node.add()
-                copy.CopyFrom(node)
-                del copy.input[:]
-                copy.input.extend(data_inputs(node))
-        return definition
-
-
-class _Traced:
-    """Traces once for batches of any size where the first axis is the batch; TensorFlow traces what differs anew."""
-
-    def __init__(self, function: Any) -> None:
-        self.function, self.ready = function, False
-
-    def __call__(self, fed: Sequence[Any]) -> Any:
-        if not self.ready:
-            images = fed[0].shape[0]
-            specs = [
-                tf.TensorSpec([None if i == 0 and n == images else n for i, n in enumerate(t.shape)], t.dtype)
-                for t in fed
-            ]
-            self.function.get_concrete_function(specs)
-            self.ready = True
-        return self.function(list(fed))
-
-
-def _moments(call: WatchedCall, tensor: Any, precise: bool) -> Any:
-    inputs = tensor(call.inputs)
-    inputs.set_shape(call.shape)
-    return batch_moments(inputs, call.mask and tensor(call.mask), call.axis, precise=precise)
-
-
-def data_inputs(node: Any) -> list[str]:
-    """Names of the tensors that a node reads, each with its number, "a:0"."""
-    return [name if ":" in name else f"{name}:0" for name in node.input if not name.startswith("^")]
+                open_names += [t for t in data_inputs(by_name[name]) if t not in stop]
+        return [node for name, node in by_name.items() if name in wanted]
 
 
 def producer(tensor: str) -> str:

@@ -16,11 +16,13 @@ from keras import ops
 from finetune.batchnorm.batch_moments import batch_moments
 from finetune.batchnorm.kernel import fusible, normalise_with_batch
 from finetune.batchnorm.matching import Affine
+from finetune.batchnorm.moment_nodes import MEASURED, Watch, fused, has_kernel
 from finetune.batchnorm.moments import Float64
 from finetune.batchnorm.tf_network import TFNetwork
+from finetune.batchnorm.written_nodes import placed, template
 from finetune.formats.affine_chain import chain_of, scale_and_offset
 from finetune.formats.cut_network import Known, shape_at
-from finetune.formats.flat_graph import FlatGraph, tensor_name
+from finetune.formats.flat_graph import FlatGraph
 from finetune.formats.fused_sites import FUSED
 from finetune.formats.live_variable import LiveVariable
 from finetune.formats.parameter_arithmetic import evaluate, reads_behind, variable_behind
@@ -28,7 +30,6 @@ from finetune.formats.saved_site import SavedSite
 from finetune.formats.site_call import SiteCall
 
 PREFIX = "finetune_batch"
-MOMENTS = ("measured/count", "measured/mean", "measured/variance")
 
 
 def in_batch_mode(
@@ -39,31 +40,29 @@ def in_batch_mode(
     known: Mapping[str, Known],
     affine: Mapping[str, Affine],
     precise: Collection[int],
-) -> tuple[TFNetwork, list[list[str]]]:
-    """The network, and per site the names of count, mean and biased variance at each of its calls, in a row.
+) -> tuple[TFNetwork, list[list[Watch]]]:
+    """The network, and per site what is watched at each of its calls.
 
     affine: by site path, what is done to normalised values before gamma and beta. precise: sites whose moments
     are reduced in float64.
     """
     replaced: dict[str, Any] = {}
     added: list[Any] = []
-    moments: list[list[str]] = []
+    watched: list[list[Watch]] = []
     for number, site in enumerate(sites):
-        moments.append([])
+        watched.append([])
         for call in site.places:
             gamma, beta = _gamma_and_beta(graph, call, site, variables)
             scale, offset = affine.get(site.path, (1.0, 0.0))
-            prefix = f"{PREFIX}_{len(added)}"
-            nodes = _kernel(
-                prefix, call, known, gamma * scale, beta + gamma * offset, precise=number in precise
-            )
-            added += nodes
-            replaced[call.operations[-1]] = _handing_on(call, prefix, known)
-            moments[-1] += [f"{prefix}/{name}:0" for name in MOMENTS]
+            prefix, moved = f"{PREFIX}_{len(replaced)}", beta + gamma * offset
+            outputs, watch = _normalised(prefix, call, known, gamma * scale, moved, precise=number in precise)
+            added += watch.nodes
+            replaced[call.operations[-1]] = _handing_on(call, outputs, known)
+            watched[-1].append(watch)
     nodes = [replaced.get(node.name, node) for node in network.nodes]
     return (
         TFNetwork([*nodes, *added], network.library, network.inputs, network.captures, (), {}),
-        moments,
+        watched,
     )
 
 
@@ -93,60 +92,61 @@ def _values(graph: FlatGraph, call: SiteCall, variables: Mapping[str, LiveVariab
     }
 
 
-def _kernel(
-    prefix: str, call: SiteCall, known: Mapping[str, Known], gamma: Float64, beta: Float64, *, precise: bool
-) -> list[Any]:
-    """Operations from the call's inputs to `prefix/outputs` and the moments."""
+def _normalised(
+    prefix: str,
+    call: SiteCall,
+    known: Mapping[str, Known],
+    gamma: Float64,
+    beta: Float64,
+    *,
+    precise: bool,
+) -> tuple[str, Watch]:
+    """The tensor that the site hands on when it normalises with the batch, and what is watched of its inputs."""
     given = known[call.inputs]
-    with tf.Graph().as_default() as scratch:
-        inputs = tf.compat.v1.placeholder(given.dtype, given.shape, name="inputs")
+    shape = () if call.axis is None else shape_at(call, known)
+    if not precise and call.axis is not None and has_kernel(shape, call.axis, given.dtype):
+        watch, outputs = fused(
+            prefix, call.inputs, len(shape), given.dtype, scale=gamma, offset=beta, epsilon=call.epsilon
+        )
+        return outputs, watch
+
+    def build(inputs: Any) -> None:
         if call.axis is None:
             axis, shaped = -1, tf.reshape(inputs, [-1, call.channels])
         else:
             axis, shaped = call.axis, inputs
-            shaped.set_shape(shape_at(call, known))
-        outputs, moments = _normalised(shaped, axis, gamma, beta, call.epsilon, precise=precise)
-        if shaped is not inputs:
-            outputs = tf.reshape(outputs, tf.shape(inputs))
-        tf.identity(tf.cast(outputs, known[_last(call)].dtype), name="outputs")
-        for name, moment in zip(MOMENTS, moments, strict=True):
+            shaped.set_shape(shape)
+        outputs, moments = _with_batch(shaped, axis, gamma, beta, call.epsilon, precise=precise)
+        tf.identity(tf.reshape(outputs, tf.shape(inputs)), name="outputs")
+        for name, moment in zip(MEASURED, moments, strict=True):
             tf.identity(moment, name=name)
-    return [
-        _renamed(node, prefix, call.inputs) for node in scratch.as_graph_def().node if node.name != "inputs"
-    ]
+
+    nodes = placed(template(build, inputs=(given.dtype, given.shape)), prefix, inputs=call.inputs)
+    count, mean, variance = (f"{prefix}/{name}:0" for name in MEASURED)
+    return f"{prefix}/outputs:0", Watch(nodes, (count, mean, variance), fused=False)
 
 
-def _renamed(node: Any, prefix: str, inputs: str) -> Any:
-    """The same operation under a prefix, with the call's inputs where the scratch graph has a placeholder."""
-    references = [tensor_name(r) for r in node.input if not r.startswith("^")]
-    node.name = f"{prefix}/{node.name}"
-    del node.input[:]
-    node.input.extend(inputs if r == "inputs:0" else f"{prefix}/{r}" for r in references)
+def _handing_on(call: SiteCall, outputs: str, known: Mapping[str, Known]) -> Any:
+    """In place of the chain's last operation, under its name and with its dtype."""
+    name = call.operations[-1]
+    node = tf.compat.v1.NodeDef(name=name, op="Cast", input=[outputs])
+    node.attr["SrcT"].type = known[call.inputs].dtype.as_datatype_enum
+    node.attr["DstT"].type = known[f"{name}:0"].dtype.as_datatype_enum
     return node
 
 
-def _handing_on(call: SiteCall, prefix: str, known: Mapping[str, Known]) -> Any:
-    """In place of the chain's last operation, under its name."""
-    node = tf.compat.v1.NodeDef(name=call.operations[-1], op="Identity", input=[f"{prefix}/outputs:0"])
-    node.attr["T"].type = known[_last(call)].dtype.as_datatype_enum
-    return node
-
-
-def _last(call: SiteCall) -> str:
-    return f"{call.operations[-1]}:0"
-
-
-def _normalised(
+def _with_batch(
     inputs: Any, axis: int, gamma: Float64, beta: Float64, epsilon: float, *, precise: bool
 ) -> tuple[Any, Sequence[Any]]:
-    """The outputs of a site that normalises with the batch, and its moments."""
+    """The outputs of a site that normalises with the batch, in the inputs' dtype, and its moments."""
     if fusible(inputs, axis):
         outputs, mean, variance = normalise_with_batch(inputs, np.float32(gamma), np.float32(beta), epsilon)
         moments: Sequence[Any] = (ops.size(inputs) // inputs.shape[-1], mean, variance)
     else:
         _, mean, variance = moments = batch_moments(inputs, None, axis)
         scale, offset = (ops.cast(each, mean.dtype) for each in (gamma, beta))
-        outputs = ops.batch_normalization(
+        normalised = ops.batch_normalization(
             ops.cast(inputs, mean.dtype), mean, variance, axis, offset, scale, epsilon
         )
+        outputs = ops.cast(normalised, inputs.dtype)
     return outputs, batch_moments(inputs, None, axis, precise=True) if precise else moments

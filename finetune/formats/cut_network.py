@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from finetune.batchnorm.tf_network import TFNetwork, WatchedCall
+from finetune.batchnorm.written_nodes import placed, template
 from finetune.formats.entrance import Input
 from finetune.formats.flat_graph import FlatGraph
 from finetune.formats.site_call import SiteCall
@@ -100,18 +101,20 @@ def _references(node: Any) -> Iterator[Any]:
 
 def trace(network: TFNetwork, inputs: Mapping[str, Input], names: Sequence[str]) -> dict[str, Known]:
     """What is known of some tensors when inputs are as the signature says."""
-    found: dict[str, Known] = {}
-
-    def note(tensor: Any) -> list[Any]:
-        for name in names:
-            shape = tensor(name).shape
-            found[name] = Known(None if shape.rank is None else tuple(shape), tensor(name).dtype)
-        return [tensor(name) for name in names]
-
     by_tensor = {each.tensor: each for each in inputs.values()}
     specs = [tf.TensorSpec(by_tensor[t].shape, by_tensor[t].dtype) for t in network.inputs]
-    tf.function(network.imported(network.inputs, note, names), autograph=False).get_concrete_function(specs)
-    return found
+    found: dict[str, Any] = {}
+
+    def note(fed: Sequence[Any]) -> list[Any]:
+        found.update(network.in_graph(dict(zip(network.inputs, fed, strict=True)), names))
+        return [found[name] for name in names]
+
+    tf.function(note, autograph=False).get_concrete_function(specs)
+    shapes = {name: found[name].shape for name in names}
+    return {
+        name: Known(None if shape.rank is None else tuple(shape), found[name].dtype)
+        for name, shape in shapes.items()
+    }
 
 
 def watched_network(
@@ -123,9 +126,9 @@ def watched_network(
     for number, site in enumerate(sites):
         for call in site:
             if call.axis is None:
-                rows = f"{PREFIX}_rows_{len(calls)}"
-                nodes += _rows(rows, call, known[call.inputs].dtype)
-                calls.append(WatchedCall(number, f"{rows}:0", (None, call.channels), -1))
+                name = f"{PREFIX}_{len(calls)}"
+                nodes += rows(name, call, known[call.inputs].dtype)
+                calls.append(WatchedCall(number, f"{name}/rows:0", (None, call.channels), -1))
             else:
                 calls.append(WatchedCall(number, call.inputs, shape_at(call, known), call.axis))
     return TFNetwork(
@@ -148,11 +151,10 @@ def shape_at(call: SiteCall, known: Mapping[str, Known]) -> tuple[int | None, ..
     return tuple(shape)
 
 
-def _rows(name: str, call: SiteCall, dtype: Any) -> list[Any]:
-    """Operations that make (-1, channels) of a call's inputs."""
-    with tf.Graph().as_default() as scratch:
-        inputs = tf.compat.v1.placeholder(dtype, name=f"{name}_inputs")
-        tf.reshape(inputs, tf.constant([-1, call.channels], name=f"{name}_shape"), name=name)
-    made = {node.name: node for node in scratch.as_graph_def().node}
-    made[name].input[0] = call.inputs
-    return [made[f"{name}_shape"], made[name]]
+def rows(name: str, call: SiteCall, dtype: Any) -> list[Any]:
+    """Operations that make `<name>/rows`, (-1, channels), of a call's inputs."""
+
+    def build(inputs: Any) -> None:
+        tf.reshape(inputs, [-1, call.channels], name="rows")
+
+    return placed(template(build, inputs=(dtype, None)), name, inputs=call.inputs)

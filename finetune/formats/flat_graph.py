@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from finetune.batchnorm.op_registry import described
 from finetune.errors import ModelError
-from finetune.formats.op_registry import described
 
 
 def tensor_name(reference: str) -> str:

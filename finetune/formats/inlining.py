@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from finetune.batchnorm.op_registry import described, unregistered
 from finetune.errors import ModelError
 from finetune.formats.flat_graph import FlatGraph, Node, in_order, operation_of, tensor_name
-from finetune.formats.op_registry import described, unregistered
 from finetune.formats.predicates import known_truth
 
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")

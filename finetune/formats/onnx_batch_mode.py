@@ -10,7 +10,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from finetune.batchnorm.matching import Affine
 from finetune.batchnorm.moments import PopulationMoments
-from finetune.formats.onnx_moments import moment_nodes
+from finetune.formats.onnx_moments import TRAINING_MODE, moment_nodes, normalising_nodes
 from finetune.formats.onnx_network import OnnxNetwork, moment_names, pooled, prefix_of
 
 BatchMoments = Callable[[Mapping[str, Any]], list[PopulationMoments]]
@@ -47,14 +47,18 @@ def _in_place_of(
 ) -> tuple[list[NodeProto], list[TensorProto]]:
     """The moments of a call, and the same node normalising with them."""
     site = network.sites[place]
+    inputs = [node.input[0], node.input[1], node.input[2]]
+    extra, factors = list[NodeProto](), list[TensorProto]()
+    if site.path in affine:
+        extra, factors = _with_affine(node, network, prefix, affine[site.path])
+        inputs[1:] = [f"{prefix}gamma", f"{prefix}beta"]
+    if not precise and _normalises_itself(node, network):
+        nodes, constants = normalising_nodes(node, inputs, prefix, site.channels)
+        return [*extra, *nodes], [*factors, *constants]
     nodes, constants = moment_nodes(
         node.input[0], prefix, site.channels, network.graph.opset, precise=precise
     )
-    inputs = [node.input[0], node.input[1], node.input[2]]
-    if site.path in affine:
-        more, values = _with_affine(node, network, prefix, affine[site.path])
-        nodes, constants = nodes + more, constants + values
-        inputs[1:] = [f"{prefix}gamma", f"{prefix}beta"]
+    nodes, constants = nodes + extra, constants + factors
     for name, stored in (("mean", node.input[3]), ("variance", node.input[4])):
         nodes.append(
             helper.make_node(
@@ -65,6 +69,12 @@ def _in_place_of(
     renewed.CopyFrom(node)
     renewed.input[:] = [*inputs, f"{prefix}mean_in_force", f"{prefix}variance_in_force"]
     return [*nodes, renewed], constants
+
+
+def _normalises_itself(node: NodeProto, network: OnnxNetwork) -> bool:
+    """Whether the kernel that takes the moments can also hand on what it normalised: all of it is float32."""
+    kinds = {network.element(name) for name in node.input}
+    return network.graph.opset >= TRAINING_MODE and kinds == {TensorProto.FLOAT}
 
 
 def _with_affine(

@@ -6,6 +6,8 @@ is 0 (ONNX operators, BatchNormalization-14), whatever the rank.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
@@ -32,6 +34,29 @@ def moment_nodes(
     else:
         more, constants = _by_reduction(prefix)
     return [*nodes, *more], constants
+
+
+def normalising_nodes(
+    node: NodeProto, inputs: Sequence[str], prefix: str, channels: int
+) -> tuple[list[NodeProto], list[TensorProto]]:
+    """In place of a BatchNormalization node one that normalises with the batch, and the moments as in `moment_nodes`.
+
+    inputs: tensor, scale and offset; all float32.
+    """
+    mean, variance = f"{prefix}running_mean", f"{prefix}running_variance"
+    kernel = NodeProto()
+    kernel.CopyFrom(node)
+    kernel.input[:] = [*inputs, mean, variance]
+    kernel.output[:] = [node.output[0], f"{prefix}mean", f"{prefix}variance"]
+    del kernel.attribute[:]
+    kernel.attribute.extend(a for a in node.attribute if a.name == "epsilon")
+    kernel.attribute.extend(
+        [helper.make_attribute("training_mode", 1), helper.make_attribute("momentum", 0.0)]
+    )
+    return [kernel, helper.make_node("Size", [inputs[0]], [f"{prefix}size"])], [
+        numpy_helper.from_array(np.zeros(channels, np.float32), mean),
+        numpy_helper.from_array(np.ones(channels, np.float32), variance),
+    ]
 
 
 def _by_kernel(prefix: str, channels: int, dtype: int) -> tuple[list[NodeProto], list[TensorProto]]:

@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from finetune.batchnorm.naming import some
+from finetune.batchnorm.op_registry import described, unregistered
 from finetune.errors import ModelError
 from finetune.formats.flat_graph import FlatGraph
 from finetune.formats.fused_sites import FusedFindings
-from finetune.formats.op_registry import described, unregistered
 from finetune.formats.site_call import SiteCall
 
 WEIGHTED = ("Conv1D", "Conv2D", "Conv3D", "DepthwiseConv2dNative", "MatMul", "BatchMatMulV2", "Einsum")

@@ -168,20 +168,20 @@ class SavedModel:
     def _pass(
         self, batches: Iterable[Batch], affine: Mapping[str, Affine], precise: Collection[int]
     ) -> tuple[list[PopulationMoments], int]:
-        network, names = in_batch_mode(
+        network, watched = in_batch_mode(
             self._bare, self._graph, self._sites, self._variables, self._known, affine, precise
         )
-        fetches = [name for site in names for name in site]
-        run = network.function(network.inputs, lambda tensor: [tensor(name) for name in fetches], fetches)
-        pools: list[list[PopulationMoments]] = [[] for _ in names]
+        listed = [watch for site in watched for watch in site]
+        run = network.function(network.inputs, [name for watch in listed for name in watch.tensors])
+        pools: list[list[PopulationMoments]] = [[] for _ in watched]
         images = 0
         for batch in batches:
             fed = self._fed(batch)
             images += int(fed[0].shape[0])
             with in_words(self.path):
-                moments = iter([value.numpy() for value in run(fed)])
-            for pool, site in zip(pools, names, strict=True):
-                parts = [PopulationMoments.of_batch(*islice(moments, 3)) for _ in range(len(site) // 3)]
+                values = iter([value.numpy() for value in run(fed)])
+            for pool, site in zip(pools, watched, strict=True):
+                parts = [watch.moments(*islice(values, 3)) for watch in site]
                 pool[:] = [PopulationMoments.pool([*pool, *parts])]
         if not images:
             raise ValueError("no image was measured: the calibration set is empty")
@@ -189,17 +189,13 @@ class SavedModel:
 
     @cached_property
     def _inference(self) -> Any:
-        outputs = self._graph.outputs
-        return self._bare.function(
-            self._bare.inputs,
-            lambda tensor: {name: tensor(t) for name, t in outputs.items()},
-            list(outputs.values()),
-        )
+        return self._bare.function(self._bare.inputs, list(self._graph.outputs.values()), as_served=True)
 
     def predict(self, batch: Batch) -> dict[str, NDArray]:
         """The outputs, by name, under the statistics in force."""
         with in_words(self.path):
-            return {name: np.asarray(value) for name, value in self._inference(self._fed(batch)).items()}
+            values = map(np.asarray, self._inference(self._fed(batch)))
+            return dict(zip(self._graph.outputs, values, strict=True))
 
     def _fed(self, batch: Batch) -> list[Any]:
         return [tf.convert_to_tensor(batch[each.name], each.dtype) for each in self.inputs]

@@ -150,7 +150,7 @@ def test_every_site_stores_the_moments_of_what_it_is_then_given(written, name):
     model, batch = written(name).model, written(name).batch
     network = model.network()
     names = [call.inputs for call in network.calls]
-    seen = network.function(network.inputs, lambda tensor: [tensor(n) for n in names], names)
+    seen = network.function(network.inputs, names)
     values = [np.asarray(v, np.float64) for v in seen([tf.convert_to_tensor(v) for v in batch.values()])]
     for number, site in enumerate(model.sites):
         calls = zip(values, network.calls, strict=True)
