@@ -11,6 +11,7 @@ import numpy as np
 
 from finetune.callbacks import BestWeights
 from finetune.checkpoint import assign, values_of
+from finetune.keras_backend import on_tensorflow
 from finetune.orders import Orders
 from finetune.pace import Pace
 from finetune.standing import Standing
@@ -58,12 +59,12 @@ class StandingKeeper(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.step += 1
         if self._is_time():
-            self._metrics = values_of(self.model.metrics_variables)
+            self._metrics = self._counted()
             self._keep_within()
 
     def on_test_begin(self, logs: Any = None) -> None:
         # `evaluate` resets them
-        self._metrics = values_of(self.model.metrics_variables)
+        self._metrics = self._counted()
 
     def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
         # and not at its end, for which Keras would fetch the losses of every batch
@@ -80,6 +81,12 @@ class StandingKeeper(keras.callbacks.Callback):
             self.keeping.write(self._standing(epoch + 1, stopped=stopped))
         if self.asked():
             raise KeyboardInterrupt
+
+    def _counted(self) -> Sequence[np.ndarray]:
+        if not on_tensorflow():
+            # within an epoch its variables are empty, and what they stand for is in the step's own hands
+            self.model.jax_state_sync()
+        return values_of(self.model.metrics_variables)
 
     def _is_time(self) -> bool:
         return self.keeping is not None and (self.asked() or self.keeping.pace.within_an_epoch)
