@@ -1,5 +1,7 @@
 """Every assumption about Keras that the toolkit stands on. When one of these fails, Keras changed: start here."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 from finetune.batchnorm.sites import find_sites
+from finetune.comparison.seeding import set_seeds
 from tests.nets import (
     compile_and_fit,
     functional_net,
@@ -307,3 +310,13 @@ def test_a_schedule_reads_its_learning_rates_when_a_step_is_traced():
     assert float(traced(tf.constant(3))) == constant
     rate.assign(1.0)
     assert float(traced(tf.constant(3))) == 2 * constant
+
+
+def test_seeds_are_those_of_keras_though_tensorflow_keeps_its_functions():
+    def draws(seed, set_all):
+        set_all(seed)
+        order = list(tf.data.Dataset.range(50).shuffle(50, seed=3).as_numpy_iterator())
+        return order, random.random(), np.random.rand(), float(keras.random.uniform(()))
+
+    assert draws(1, set_seeds) == draws(1, keras.utils.set_random_seed)
+    assert draws(2, set_seeds) != draws(1, set_seeds)
