@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from finetune.batchnorm.sites import find_sites
+from finetune.comparison.seeding import set_seeds
 from tests.nets import (
     compile_and_fit,
     functional_net,
@@ -461,3 +463,13 @@ def test_tensorflow_has_no_error_of_the_system_for_a_full_disk():
     with pytest.raises(tf.errors.ResourceExhaustedError, match=os.strerror(errno.ENOSPC)) as error:
         tf.io.write_file("/dev/full", "weights")
     assert not isinstance(error.value, OSError)
+
+
+def test_seeds_are_those_of_keras_though_tensorflow_keeps_its_functions():
+    def draws(seed, set_all):
+        set_all(seed)
+        order = list(tf.data.Dataset.range(50).shuffle(50, seed=3).as_numpy_iterator())
+        return order, random.random(), np.random.rand(), float(keras.random.uniform(()))
+
+    assert draws(1, set_seeds) == draws(1, keras.utils.set_random_seed)
+    assert draws(2, set_seeds) != draws(1, set_seeds)

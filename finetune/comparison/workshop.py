@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from finetune.backbones.base import BuiltBackbone
 from finetune.comparison.kept_graphs import KeepsGraphs, decides_graphs
+from finetune.comparison.seeding import set_seeds
 from finetune.datasets.base import Splits
 from finetune.recipe import Recipe
 from finetune.run import build
@@ -77,16 +78,18 @@ class Workshop:
 
     def network(self, recipe: Recipe, splits: Splits) -> tuple[BuiltBackbone, Trainee]:
         """As `build` gives it under the recipe's seed, bit for bit."""
-        keras.utils.set_random_seed(recipe.seed)
         kept = self._network.get(_made_of(recipe))
         if kept is None:
+            keras.utils.set_random_seed(recipe.seed)
             built, trainee = build(recipe, splits)
             if not _plain(trainee.model):
                 return built, trainee
             trainee = replace(trainee, model=KeepsGraphs(trainee.model))
             kept = KeptNetwork(built, trainee, {recipe.seed: _beginning(trainee.model)})
             self._network[_made_of(recipe)] = kept
-        elif recipe.seed not in kept.beginnings:
+        else:
+            set_seeds(recipe.seed)
+        if recipe.seed not in kept.beginnings:
             _, other = build(recipe, splits)
             first = next(iter(kept.beginnings.values())).values
             kept.beginnings[recipe.seed] = _beginning(other.model, first)
