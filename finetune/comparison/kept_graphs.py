@@ -70,6 +70,10 @@ class KeepsGraphs(keras.Model):
     On accelerators, where Keras compiles steps by XLA, all is as in any model.
     """
 
+    train_function: Step | None
+    test_function: Step | None
+    predict_function: Step | None
+
     def __init__(self, model: keras.Model) -> None:
         super().__init__(inputs=model.input, outputs=model.output, name=model.name)
         self.kept_graphs: dict[Any, Any] = {}
