@@ -423,7 +423,8 @@ def test_fit_evaluate_and_predict_run_the_steps_that_a_subclass_makes():
             made.append("predict")
             super().make_predict_function(force)
 
-    inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    inputs = keras.Input((3,))
+    inner = keras.Model(inputs, keras.layers.Dense(2)(inputs))
     model = Own(inputs=inner.input, outputs=inner.output)
     assert [id(v) for v in model.variables] == [id(v) for v in inner.variables]
     model.compile("sgd", "mse")

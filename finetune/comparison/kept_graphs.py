@@ -70,9 +70,9 @@ class KeepsGraphs(keras.Model):
     On accelerators, where Keras compiles steps by XLA, all is as in any model.
     """
 
-    train_function: Any
-    test_function: Any
-    predict_function: Any
+    train_function: Step | None
+    test_function: Step | None
+    predict_function: Step | None
 
     def __init__(self, model: keras.Model) -> None:
         super().__init__(inputs=model.input, outputs=model.output, name=model.name)
