@@ -1,9 +1,13 @@
 """What many tests share: where data lie, and one small network with its sites."""
 
 import os
+import signal
 import tempfile
 
 import pytest
+
+# a shell lets its background jobs ignore Ctrl-C, and what is ignored is not taken over
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # read by tensorflow-datasets when it is imported, so it is set before any test module is; one for each worker of
 # pytest-xdist, which would prepare the same dataset at the same time

@@ -1,8 +1,7 @@
 """Sites that train faster and compute the same: borrowed calls around the compile and fit of one stage.
 
-A site in batch mode runs the fastest kernel there is for it. One in running mode is a single multiply-add, and nothing
-at all where the convolution before it can take it into its own numbers. Nothing of it is saved: configuration and
-variables stay those of the plain Keras layers.
+A site in batch mode runs the fastest kernel there is for it, one in running mode a single multiply-add. Nothing of it
+is saved: configuration and variables stay those of the plain Keras layer.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from keras import ops
 from keras.layers import BatchNormalization
 
 from finetune.batchnorm.kernel import fusible, normalise_with_batch
-from finetune.batchnorm.producer import convolution_behind
 from finetune.batchnorm.shared_kernel import normalise_with_all_shares
 from finetune.batchnorm.sites import BNSite, SiteCall, replaced_calls
 
@@ -88,7 +86,4 @@ def _with_running(layer: BatchNormalization, inputs: Any) -> Any:
     offset = -ops.cast(layer.moving_mean, dtype) * scale
     if layer.beta is not None:
         offset = offset + ops.cast(layer.beta, dtype)
-    behind = convolution_behind(inputs)
-    if behind is not None:
-        return behind.scaled(scale, offset)
     return ops.cast(ops.cast(inputs, dtype) * scale + offset, layer.compute_dtype)

@@ -7,10 +7,8 @@ multiplications. Once the variances are known, convolution and site are one conv
 gamma / sqrt(variance + epsilon), whose outputs are written once; Keras writes y, reads it twice for its moments and
 three times to normalise it.
 
-The gradients are those of the definition, moments included, with sums over positions of y replaced in the same way:
-with K = (x - m)' dz of n positions, d beta = sum dz, d gamma = diag(W' K) / sqrt(variance + epsilon) and
-a = -s d gamma / (n sqrt(variance + epsilon)) they are d W = K s + n S W a and
-d x = dz s W' + (x - m) W a W' - (s d beta / n) W'.
+For measuring only: TensorFlow makes one kernel of a convolution, its offset and a ReLU behind it, and that kernel
+turns NaN into 0 (tests/test_keras_behaviour.py), so that a training would not see its loss leave the numbers.
 """
 
 from __future__ import annotations
@@ -39,51 +37,26 @@ def worth_it(behind: Convolution) -> bool:
 
 
 def normalise_pointwise(behind: Convolution, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any]:
-    """What `kernel.normalise_with_batch` says of the outputs of this convolution."""
+    """What `kernel.normalise_with_batch` says of the outputs of this convolution, but for their gradients."""
     import tensorflow as tf
 
     read, made = behind.kernel.shape[2:]
-    gamma = tf.ones([made]) if gamma is None else tf.convert_to_tensor(gamma, tf.float32)
-    beta = tf.zeros([made]) if beta is None else tf.convert_to_tensor(beta, tf.float32)
-    bias = tf.zeros([made]) if behind.bias is None else behind.bias
     kernel = tf.reshape(behind.kernel, [read, made])
-    outputs, mean, variance = _differentiable(float(epsilon))(behind.x, kernel, bias, gamma, beta)
-    return outputs, tf.stop_gradient(mean), tf.stop_gradient(variance)
-
-
-def _differentiable(epsilon: float) -> Any:
-    import tensorflow as tf
-
-    @tf.custom_gradient
-    def normalised(x: Any, kernel: Any, bias: Any, gamma: Any, beta: Any) -> Any:
-        positions = tf.cast(tf.size(x) // x.shape[-1], tf.float32)
-        mean = tf.raw_ops.BiasAddGrad(out_backprop=x) / positions
-        centred = x - mean
-        rows = tf.reshape(centred, [-1, x.shape[-1]])
-        covariance = tf.matmul(rows, rows, transpose_a=True) / positions
-        variance = _variance(rows, kernel, covariance)
-        inverse = tf.math.rsqrt(variance + epsilon)
-        scale = gamma * inverse
-        outputs = tf.nn.bias_add(tf.nn.conv2d(centred, (kernel * scale)[None, None], 1, "VALID"), beta)
-        of_y = tf.linalg.matvec(kernel, mean, transpose_a=True) + bias
-
-        def gradients(of_outputs: Any, *_of_moments: Any) -> Any:
-            upstream = tf.reshape(of_outputs, [-1, kernel.shape[-1]])
-            of_beta = tf.raw_ops.BiasAddGrad(out_backprop=of_outputs)
-            products = tf.matmul(rows, upstream, transpose_a=True)
-            of_gamma = inverse * tf.reduce_sum(kernel * products, 0)
-            weighted = kernel * (-scale * inverse * of_gamma / positions)
-            of_kernel = scale * products + positions * tf.matmul(covariance, weighted)
-            of_rows = (
-                tf.matmul(upstream, kernel * scale, transpose_b=True)
-                + tf.matmul(rows, tf.matmul(weighted, kernel, transpose_b=True))
-                - tf.linalg.matvec(kernel, scale * of_beta / positions)
-            )
-            return tf.reshape(of_rows, tf.shape(x)), of_kernel, tf.zeros_like(bias), of_gamma, of_beta
-
-        return (outputs, of_y, variance), gradients
-
-    return normalised
+    positions = tf.cast(tf.size(behind.x) // read, tf.float32)
+    mean = tf.raw_ops.BiasAddGrad(out_backprop=behind.x) / positions
+    centred = behind.x - mean
+    rows = tf.reshape(centred, [-1, read])
+    variance = _variance(rows, kernel, tf.matmul(rows, rows, transpose_a=True) / positions)
+    scale = tf.math.rsqrt(variance + epsilon)
+    if gamma is not None:
+        scale = scale * gamma
+    outputs = tf.nn.conv2d(centred, (kernel * scale)[None, None], 1, "VALID")
+    of_y = tf.linalg.matvec(kernel, mean, transpose_a=True)
+    return (
+        outputs if beta is None else tf.nn.bias_add(outputs, tf.cast(beta, tf.float32)),
+        of_y if behind.bias is None else of_y + behind.bias,
+        variance,
+    )
 
 
 def _variance(rows: Any, kernel: Any, covariance: Any) -> Any:

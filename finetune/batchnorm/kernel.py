@@ -31,12 +31,13 @@ def fusible(inputs: Any, axis: int) -> bool:
 
 
 def normalise_with_batch(
-    inputs: Any, gamma: Any, beta: Any, epsilon: float, about: Any = None
+    inputs: Any, gamma: Any, beta: Any, epsilon: float, about: Any = None, *, measuring: bool = False
 ) -> tuple[Any, Any, Any]:
     """Normalise with the batch's own moments: outputs, mean and biased variance.
 
     inputs: (batch, ..., channels), such that `fusible` is true. gamma, beta: (channels,), None is ones, zeros.
-    about: where the mean is expected, (channels,), such as the running mean; None where nothing is known. The outputs
+    about: where the mean is expected, (channels,), such as the running mean; None where nothing is known.
+    measuring: nobody asks for gradients, and a NaN that becomes 0 behind the next ReLU hides nothing. The outputs
     have the dtype of the inputs; mean and variance are float32, (channels,), and the arithmetic is float32 whatever the
     inputs. Gradients flow from the outputs to inputs, gamma and beta and are those of the
     definition, moments included; mean and variance are constants to them.
@@ -46,7 +47,7 @@ def normalise_with_batch(
     behind = convolution_behind(inputs)
     # on an accelerator the fused kernel is cuDNN's, and products may be rounded to 10 bits (TF32)
     if behind is not None and not tf.config.list_logical_devices("GPU"):
-        if worth_it(behind):
+        if measuring and worth_it(behind):
             return normalise_pointwise(behind, gamma, beta, epsilon)
         if about is not None:
             return normalise_about(behind, about, gamma, beta, epsilon)

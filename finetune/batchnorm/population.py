@@ -17,7 +17,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 from keras.layers import BatchNormalization
 
@@ -31,12 +30,11 @@ from finetune.batchnorm.sites import BNSite, SiteCall, replaced_calls
 
 Batches = Iterable[Any]
 
-Normalise = Callable[[BatchNormalization, Any, Any, SiteCall, Any], tuple[Any, Moments]]
-"""(layer, inputs, mask, Keras' own call, where the mean is expected) -> what the site hands on, and the moments of its
-inputs."""
+Normalise = Callable[[BatchNormalization, Any, Any, SiteCall], tuple[Any, Moments]]
+"""(layer, inputs, mask, Keras' own call) -> what the site hands on, and the moments of its inputs."""
 
-Forward = Callable[[Any, list[Any]], list[list[Moments]]]
-"""One batch, and where the mean is expected at each site -> per site, the moments at each of its calls."""
+Forward = Callable[[Any], list[list[Moments]]]
+"""One batch -> per site, the moments at each of its calls."""
 
 
 class _OpaqueError(Exception):
@@ -57,11 +55,14 @@ def one_pass(
     extra = {id(site.layer): (affine or {}).get(site.path) for site in sites}
 
     def normalise(
-        layer: BatchNormalization, inputs: Any, mask: Any, original: SiteCall, about: Any
+        layer: BatchNormalization, inputs: Any, mask: Any, original: SiteCall
     ) -> tuple[Any, Moments]:
         gamma, beta = _with_affine(layer, extra[id(layer)])
         if mask is None and fusible(inputs, layer.axis):
-            outputs, mean, variance = normalise_with_batch(inputs, gamma, beta, layer.epsilon, about)
+            # about what is stored, whatever came before this batch: shares merge to the whole
+            outputs, mean, variance = normalise_with_batch(
+                inputs, gamma, beta, layer.epsilon, layer.moving_mean, measuring=True
+            )
             return outputs, (ops.size(inputs) // inputs.shape[-1], mean, variance)
         _, mean, variance = moments = batch_moments(inputs, mask, layer.axis)
         outputs = ops.batch_normalization(
@@ -77,9 +78,7 @@ def input_moments(
 ) -> tuple[list[PopulationMoments], int]:
     """Population moments of every called site's input under the model as it is, and the number of images."""
 
-    def keep(
-        layer: BatchNormalization, inputs: Any, mask: Any, original: SiteCall, about: Any
-    ) -> tuple[Any, Moments]:
+    def keep(layer: BatchNormalization, inputs: Any, mask: Any, original: SiteCall) -> tuple[Any, Moments]:
         return original(inputs, training=False, mask=mask), batch_moments(inputs, mask, layer.axis)
 
     return _collect(model, sites, batches, keep, "input moments")
@@ -126,11 +125,10 @@ def _pass(
     layers = [site.layer for site in sites]
     place = {id(layer): index for index, layer in enumerate(layers)}
     seen: list[list[Moments]] = []
-    expected: list[Any] = [np.float32(site.statistics.mean) for site in sites]
 
     def watched(layer: BatchNormalization, original: SiteCall) -> SiteCall:
         def call(inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-            outputs, moments = normalise(layer, inputs, mask, original, about[place[id(layer)]])
+            outputs, moments = normalise(layer, inputs, mask, original)
             if id(layer) in precise:
                 moments = batch_moments(inputs, mask, layer.axis, precise=True)
             seen[place[id(layer)]].append(moments)
@@ -138,10 +136,8 @@ def _pass(
 
         return call
 
-    about: list[Any] = []
-
-    def forward(images: Any, means: list[Any]) -> list[list[Moments]]:
-        seen[:], about[:] = [[] for _ in layers], means
+    def forward(images: Any) -> list[list[Moments]]:
+        seen[:] = [[] for _ in layers]
         model(images, training=False)
         return list(seen)
 
@@ -153,8 +149,8 @@ def _pass(
         calls = [site.calls for site in sites]
         try:
             if not name:
-                return _compiled(forward, images, expected, calls)
-            return kept_or_made(model, key, lambda: _compiled(forward, images, expected, calls))
+                return _compiled(forward, images, calls)
+            return kept_or_made(model, key, lambda: _compiled(forward, images, calls))
         except _OpaqueError:
             return functions_run_eagerly()(forward)
 
@@ -165,25 +161,23 @@ def _pass(
         for images in batches:
             compiled = compiled or compiled_for(images)
             total += int(images.shape[0])
-            for pool, calls in zip(pools, compiled(images, expected), strict=True):
+            for pool, calls in zip(pools, compiled(images), strict=True):
                 parts = [PopulationMoments.of_batch(*map(ops.convert_to_numpy, call)) for call in calls]
                 pool[:] = [PopulationMoments.pool([*pool, *parts])]
-            # the running mean may be that of other images
-            expected = [np.float32(moments.mean) for (moments,) in pools]
     if not total:
         raise ValueError("no image was measured: the calibration set is empty")
     return [moments for (moments,) in pools], total
 
 
-def _compiled(function: Forward, images: Any, means: Sequence[Any], expected: Sequence[int]) -> Forward:
+def _compiled(function: Forward, images: Any, expected: Sequence[int]) -> Forward:
     """As one graph, traced once for batches of any size.
 
     Raises _OpaqueError where a model has some of the expected calls per site in a function or a loop of its own.
     """
     import tensorflow as tf
 
-    def traced(batch: Any, about: list[Any]) -> list[list[Moments]]:
-        calls, here = function(batch, about), tf.compat.v1.get_default_graph()
+    def traced(batch: Any) -> list[list[Moments]]:
+        calls, here = function(batch), tf.compat.v1.get_default_graph()
         outside = [
             t for site in calls for call in site for t in call if tf.is_tensor(t) and t.graph is not here
         ]
@@ -191,10 +185,7 @@ def _compiled(function: Forward, images: Any, means: Sequence[Any], expected: Se
             raise _OpaqueError
         return calls
 
-    signature = [
-        tf.TensorSpec([None, *images.shape[1:]], tf.as_dtype(images.dtype)),
-        [tf.TensorSpec(mean.shape, tf.float32) for mean in means],
-    ]
+    signature = [tf.TensorSpec([None, *images.shape[1:]], tf.as_dtype(images.dtype))]
     # the concrete function: a tf.function made anew for every measurement would warn of retracing
     graph = tf.function(traced, input_signature=signature, autograph=False).get_concrete_function()
-    return lambda batch, about: graph(tf.convert_to_tensor(batch), [*map(tf.constant, about)])
+    return lambda batch: graph(tf.convert_to_tensor(batch))

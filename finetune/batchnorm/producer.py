@@ -1,7 +1,7 @@
 """The convolution whose outputs a site normalises, where the graph that is being traced shows one.
 
-A convolution is linear, and so is a site at fixed statistics: both together are one convolution with other numbers.
-What was traced of the first one has no reader then, and TensorFlow drops it.
+What comes in front of a site can say more cheaply what the site needs of its inputs. A convolution that was traced
+and has no reader any more is dropped by TensorFlow.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-KINDS = {"Conv2D": "kernel", "DepthwiseConv2dNative": "depthwise kernel"}
+KINDS = ("Conv2D", "DepthwiseConv2dNative")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,30 +34,13 @@ class Convolution:
             and self._padding != "EXPLICIT"
         )
 
-    def scaled(self, scale: Any, offset: Any) -> Any:
-        """y * scale + offset, both (channels,), as one convolution."""
-        import tensorflow as tf
-
-        if self.bias is not None:
-            offset = offset + self.bias * scale
-        return tf.nn.bias_add(self._run(self.kernel * self._by_kernel(scale)), offset)
-
     def moved(self, offset: Any) -> Any:
         """y + offset."""
         import tensorflow as tf
 
-        return tf.nn.bias_add(self._run(self.kernel), offset if self.bias is None else offset + self.bias)
+        return tf.nn.bias_add(self._run(), offset if self.bias is None else offset + self.bias)
 
-    def _by_kernel(self, scale: Any) -> Any:
-        """The scale of every output channel where the kernel has that channel."""
-        import tensorflow as tf
-
-        if self.operation.type == "Conv2D":
-            return scale
-        # (height, width, channels, multiplier): output channel c * multiplier + m
-        return tf.reshape(scale, self.kernel.shape[2:])
-
-    def _run(self, kernel: Any) -> Any:
+    def _run(self) -> Any:
         import tensorflow as tf
 
         shared: dict[str, Any] = {
@@ -67,8 +50,8 @@ class Convolution:
             "dilations": list(self._attribute("dilations")),
         }
         if self.operation.type == "Conv2D":
-            return tf.raw_ops.Conv2D(input=self.x, filter=kernel, **shared)
-        return tf.raw_ops.DepthwiseConv2dNative(input=self.x, filter=kernel, **shared)
+            return tf.raw_ops.Conv2D(input=self.x, filter=self.kernel, **shared)
+        return tf.raw_ops.DepthwiseConv2dNative(input=self.x, filter=self.kernel, **shared)
 
     @property
     def _padding(self) -> str:

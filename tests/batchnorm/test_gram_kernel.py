@@ -14,40 +14,28 @@ EPSILON, READ, MADE = 1e-3, 4, 12
 
 
 def drawn(seed=0, images=6, side=5, read=READ, made=MADE, loc=0.3):
-    """x as behind a ReLU, kernel, bias, gamma, beta, and what is upstream of the outputs."""
+    """x as behind a ReLU, kernel, bias, gamma and beta."""
     random = np.random.default_rng(seed)
     x = np.maximum(random.normal(loc, 1, (images, side, side, read)), 0)
     kernel = random.normal(0, 0.5, (1, 1, read, made))
     vectors = random.normal(1, 0.3, (3, made))
-    return [x, kernel, *vectors, random.normal(0, 1, (images, side, side, made))]
+    return [x, kernel, *vectors]
 
 
-def definition(x, kernel, bias, gamma, beta, upstream):
-    """Outputs, mean, biased variance, and the gradients of sum(outputs * upstream) by x, kernel, gamma and beta."""
-    rows, weights = x.reshape(-1, x.shape[-1]), upstream.reshape(-1, kernel.shape[-1])
-    y = rows @ kernel[0, 0] + bias
-    mean, variance = y.mean(0), y.var(0)
-    deviation = np.sqrt(variance + EPSILON)
-    normalised = (y - mean) / deviation
-    of_gamma, of_beta = (weights * normalised).sum(0), weights.sum(0)
-    of_y = gamma / deviation * (weights - weights.mean(0) - normalised * (weights * normalised).mean(0))
-    outputs = (normalised * gamma + beta).reshape(upstream.shape)
-    of_x = (of_y @ kernel[0, 0].T).reshape(x.shape)
-    return outputs, mean, variance, of_x, (rows.T @ of_y)[None, None], of_gamma, of_beta
+def definition(x, kernel, bias, gamma, beta):
+    """Outputs, mean and biased variance."""
+    y = x @ kernel[0, 0] + bias
+    mean, variance = y.mean((0, 1, 2)), y.var((0, 1, 2))
+    return (y - mean) / np.sqrt(variance + EPSILON) * gamma + beta, mean, variance
 
 
 def computed(*values):
     """The same by the kernel, of a convolution that was traced."""
 
     @tf.function(autograph=False)
-    def run(x, kernel, bias, gamma, beta, upstream):
-        watched = [x, kernel, gamma, beta]
-        with tf.GradientTape() as tape:
-            tape.watch(watched)
-            y = tf.nn.conv2d(x, kernel, 1, "VALID") + tf.reshape(bias, [1, 1, 1, -1])
-            outputs, mean, variance = normalise_pointwise(convolution_behind(y), gamma, beta, EPSILON)
-            total = tf.reduce_sum(outputs * upstream)
-        return [outputs, mean, variance, *tape.gradient(total, watched)]
+    def run(x, kernel, bias, gamma, beta):
+        y = tf.nn.conv2d(x, kernel, 1, "VALID") + tf.reshape(bias, [1, 1, 1, -1])
+        return normalise_pointwise(convolution_behind(y), gamma, beta, EPSILON)
 
     return run(*(tf.constant(v, tf.float32) for v in values))
 
@@ -65,13 +53,12 @@ def furthest(found, expected):
     read=st.integers(1, 9),
     made=st.integers(1, 20),
 )
-def test_outputs_moments_and_gradients_are_those_of_the_definition(seed, images, side, read, made):
+def test_outputs_and_moments_are_those_of_the_definition(seed, images, side, read, made):
     values = drawn(seed, images, side, read, made)
     found, expected = computed(*values), definition(*values)
-    assert len(found) == len(expected) == 7
+    assert len(found) == len(expected) == 3
     for a, b in zip(found, expected, strict=True):
-        # the gradients are sums over positions of numbers about 1
-        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5 * max(1.0, np.abs(b).max()))
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5 * max(1.0, np.abs(b).max()))
 
 
 def test_it_is_as_exact_as_float32_is():
@@ -96,26 +83,18 @@ def test_where_summands_cancel_the_variance_is_measured_on_what_is_normalised(mo
     assert np.abs(computed(*values)[2] / expected - 1).max() > 1e-2
 
 
-def test_no_gamma_is_ones_no_beta_zeros_and_a_bias_has_no_gradient():
-    x, kernel, bias, *_ = (tf.constant(v, tf.float32) for v in drawn())
+def test_no_gamma_is_ones_no_beta_zeros_and_no_bias_none():
+    x, kernel, *_ = drawn()
 
     @tf.function(autograph=False)
-    def run():
-        with tf.GradientTape() as tape:
-            tape.watch(bias)
-            behind = convolution_behind(tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "VALID"), bias))
-            outputs, mean, variance = normalise_pointwise(behind, None, None, EPSILON)
-        return outputs, mean, variance, tape.gradient(outputs, bias)
+    def run(x, kernel):
+        return normalise_pointwise(
+            convolution_behind(tf.nn.conv2d(x, kernel, 1, "VALID")), None, None, EPSILON
+        )
 
-    outputs, mean, variance, of_bias = run()
-    ones, zeros = np.ones(MADE), np.zeros(MADE)
-    expected = definition(
-        np.asarray(x), np.asarray(kernel), np.asarray(bias), ones, zeros, np.asarray(outputs)
-    )
-    np.testing.assert_allclose(outputs, expected[0], atol=1e-5)
-    np.testing.assert_allclose(mean, expected[1], atol=1e-5)
-    np.testing.assert_allclose(variance, expected[2], rtol=1e-5)
-    np.testing.assert_array_equal(of_bias, zeros)
+    found = run(tf.constant(x, tf.float32), tf.constant(kernel, tf.float32))
+    for a, b in zip(found, definition(x, kernel, 0.0, 1.0, 0.0), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Measured statistics against the float64 NumPy network, three sites in depth."""
 
+import keras
 import numpy as np
 import pytest
+from keras import layers
 
 from finetune.batchnorm.measure import measure
 from finetune.batchnorm.moments import PopulationMoments
@@ -192,3 +194,23 @@ def test_float16_compute_is_measured_without_overflow():
 def test_moments_of_unequal_batches_weigh_by_their_size():
     parts = [PopulationMoments.of_batch(1, [0.0], [0.0]), PopulationMoments.of_batch(3, [4.0], [0.0])]
     assert PopulationMoments.pool(parts).mean == pytest.approx([3.0])
+
+
+def wide_network():
+    """Behind a 1 x 1 convolution to many channels, and behind one to few."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3))
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(12, 1)(inputs)))
+    x = layers.BatchNormalization()(layers.Conv2D(4, 1, use_bias=False)(x))
+    return keras.Model(inputs, x)
+
+
+def test_sites_behind_convolutions_are_measured_in_one_pass_as_float64_measures_them():
+    model, x = wide_network(), images(48, loc=0.4, scale=2.0)
+    first, second = (layer for layer in model.layers if isinstance(layer, layers.Conv2D))
+    y = x.astype(np.float64) @ np.float64(first.kernel[0, 0])
+    expected = [(y.mean((0, 1, 2)), y.var((0, 1, 2)))]
+    z = np.maximum((y - expected[0][0]) / np.sqrt(expected[0][1] + 1e-3), 0) @ np.float64(second.kernel[0, 0])
+    expected.append((z.mean((0, 1, 2)), z.var((0, 1, 2))))
+    measured, _ = one_pass(model, find_sites(model, x[:1]), [x])
+    assert worst(measured, expected) < 2e-5

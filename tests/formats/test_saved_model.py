@@ -287,7 +287,7 @@ def test_one_pass_takes_the_same_affine_transform_as_the_live_network(made):
     }
     found, _ = model.one_pass([{"image": images}], by_path)
     for a, b, site in zip(wanted, found, sites, strict=True):
-        assert distance(a.statistics(), b.statistics(), site.epsilon) < 1e-5
+        assert distance(a.statistics(), b.statistics(), site.epsilon) < 2e-5
 
 
 @pytest.mark.parametrize("name", ["tf1_reference", "hub_2", "tf_keras_save", "several_inputs"])
