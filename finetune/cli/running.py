@@ -68,7 +68,7 @@ def run(
 
 def _accompanied(result: RunResult) -> bool:
     """Whether another process is the one that tells what was found out; says where."""
-    distribute = result.recipe["distribute"]
+    distribute = result.recipe.get("distribute")
     if not distribute or distribute["strategy"] != "multi_worker":
         return False
     cluster = cluster_of(os.environ)

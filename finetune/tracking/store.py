@@ -30,6 +30,10 @@ DATABASE = re.compile(rf"(?P<name>{'|'.join(PORTS)})(\+\w+)?://")
 KNOCKING = 10.0
 """Seconds."""
 
+BUSY = 60
+"""Seconds that a write to a local database waits for those of others. On a busy machine SQLite's own 5 s are too few,
+and a run lost its tracking by them."""
+
 LONGEST_REASON = 200
 """Characters of a warning's reason: MLflow's errors run to pages."""
 
@@ -90,12 +94,18 @@ def open_client(uri: str) -> MlflowClient:
 
     require_usable(uri)
     with _alone_with(uri):
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        patient = patient_uri(uri)
+        client = MlflowClient(tracking_uri=patient, registry_uri=patient)
         if uri.startswith(SQLITE):
             # the tables of the runs, and those of the registry
             client.search_experiments(max_results=1)
             client.search_registered_models(max_results=1)
         return client
+
+
+def patient_uri(uri: str) -> str:
+    """The same store; where it is a local database, with the patience to wait for others that write to it."""
+    return f"{uri}?timeout={BUSY}" if uri.startswith(SQLITE) and "?" not in uri else uri
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +206,20 @@ def test_a_local_store_whose_disk_is_full_costs_one_warning(
     assert "database or disk is full" in warning
     # MLflow's own words for it are a page of traceback
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_local_store_that_others_hold_for_longer_than_sqlite_waits_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    with open_run(f"sqlite:///{path}", "busy", "a run", {}, {}, pytest.fail) as tracking:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            say(tracking)
+            # SQLite's own patience is 5 s
+            time.sleep(7)
+            other.execute("COMMIT")
+        tracking.log_final({"test": 1.0})
+    client = MlflowClient(tracking_uri=f"sqlite:///{path}")
+    assert [(p.step, p.value) for p in client.get_metric_history(tracking.run_id, "loss")] == EPOCHS
 
 
 class Refused(Exception):
