@@ -2,7 +2,7 @@
 
 Four sides alternate in one process, each over all images and with its own tracing: `bare` is the model as one
 TensorFlow graph in inference mode; `two reads` is `bare` with the input of every site summed and its squares summed,
-which is the least that moments need; `one_pass` and `layerwise` are the two methods. The last column is what
+which is what moments need of what is there; `one_pass` and `layerwise` are the two methods. The last column is what
 each side adds to the memory of a process of its own, at its highest. Weights are random: the cost does not depend on
 them.
 
