@@ -27,8 +27,8 @@ def fast_sites(model: keras.Model, sites: Sequence[BNSite]) -> Iterator[None]:
     and the `training` flag at tracing time, so whatever a policy prepared holds. Calls that the fused kernel
     does not know (another backend, channels not last, float64, masks, renorm, subclasses of BatchNormalization) stay
     Keras' own. Synchronised sites among replicas of a strategy, whose shares of a batch are equal, take one exchange
-    of moments in place of Keras' three. Afterwards the functions that `fit`, `evaluate`
-    and `predict` cached are dropped, since they would keep the borrowed calls; the next use traces them anew.
+    of moments in place of Keras' three. Afterwards the functions that `fit`, `evaluate` and `predict` cached are
+    dropped, since they would keep the borrowed calls; the next use traces them anew.
     """
     layers = [site.layer for site in sites if site.built and _plain(site.layer)]
     try:

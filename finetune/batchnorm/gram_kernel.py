@@ -1,8 +1,8 @@
 """A site behind a 1 x 1 convolution that makes many channels of few, normalised before its input exists.
 
 The inputs of such a site are y = x W, position by position, so that their moments follow from those of x: with m and
-S the mean and the biased covariance of x over all positions, those of y are the mean m W and the variances diag(W' S
-W). x has a quarter of the channels or a sixth, and its covariance costs that share of the convolution's
+S the mean and the biased covariance of x over all positions, those of y are the mean m W and the variances
+diag(W' S W). x has a quarter of the channels or a sixth, and its covariance costs that share of the convolution's
 multiplications. Once the variances are known, convolution and site are one convolution, (x - m) W s + beta with s =
 gamma / sqrt(variance + epsilon), whose outputs are written once; Keras writes y, reads it twice for its moments and
 three times to normalise it.
@@ -22,8 +22,8 @@ WIDER, POSITIONS = 3, 0.25
 times as many positions as it reads channels: elsewhere the products of the channels cost more than is saved."""
 
 CANCELS = 64.0
-"""Where outputs vary less than this many times less than their summands do, float32 loses too much; their variance is
-measured on y itself then."""
+"""Where outputs vary more than so many times less than their summands would by themselves, float32 loses too much, and
+their variance is measured on y itself."""
 
 
 def worth_it(behind: Convolution) -> bool:

@@ -39,8 +39,8 @@ def normalise_with_batch(
     about: where the mean is expected, (channels,), such as the running mean; None where nothing is known.
     measuring: nobody asks for gradients, and a NaN that becomes 0 behind the next ReLU hides nothing. The outputs
     have the dtype of the inputs; mean and variance are float32, (channels,), and the arithmetic is float32 whatever the
-    inputs. Gradients flow from the outputs to inputs, gamma and beta and are those of the
-    definition, moments included; mean and variance are constants to them.
+    inputs. Gradients flow from the outputs to inputs, gamma and beta and are those of the definition, moments included;
+    mean and variance are constants to them.
     """
     import tensorflow as tf
 
