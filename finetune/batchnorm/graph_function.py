@@ -1,8 +1,8 @@
 """A piece of a graph as a function that TensorFlow can call, written down instead of traced.
 
-`tf.function` builds every operation anew in Python, some 20 ms for a piece of ten operations, and a network that is
-cut at fifty sites has fifty pieces. Written as a FunctionDef a piece costs a tenth of that. How a FunctionDef is made
-known, called and forgotten is asked of a module that TensorFlow does not document, and of that here alone.
+`tf.function` builds every operation anew in Python, and a network that is cut at fifty sites has fifty pieces; a
+FunctionDef is a copy of what is written already. How one is made known, called and forgotten is asked of a module that
+TensorFlow does not document, and of that here alone.
 """
 
 from __future__ import annotations

@@ -21,13 +21,13 @@ FUSED_DTYPES = ("float32", "float16", "bfloat16")
 
 def fusible(inputs: Any, axis: int) -> bool:
     """Whether `normalise_with_batch` takes these inputs: TensorFlow, channels last, rank 2 to 5, no float64."""
-    rank = len(inputs.shape)
-    return (
-        keras.backend.backend() == "tensorflow"
-        and 2 <= rank <= 5
-        and axis % rank == rank - 1
-        and keras.backend.standardize_dtype(inputs.dtype) in FUSED_DTYPES
-    )
+    dtype = keras.backend.standardize_dtype(inputs.dtype)
+    return keras.backend.backend() == "tensorflow" and kernel_takes(len(inputs.shape), axis, dtype)
+
+
+def kernel_takes(rank: int, axis: int, dtype: str) -> bool:
+    """Whether TensorFlow's fused kernel takes inputs of this rank and dtype with their channels at this axis."""
+    return 2 <= rank <= 5 and axis % rank == rank - 1 and dtype in FUSED_DTYPES
 
 
 def normalise_with_batch(

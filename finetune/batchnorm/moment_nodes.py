@@ -16,7 +16,6 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from finetune.batchnorm.batch_moments import batch_moments
-from finetune.batchnorm.kernel import FUSED_DTYPES
 from finetune.batchnorm.moments import PopulationMoments
 from finetune.batchnorm.written_nodes import Template, constant, placed, template
 
@@ -47,11 +46,6 @@ class Watch:
         n = float(count) / mean.size
         # of a single position the kernel's variance means nothing, and differs between devices
         return PopulationMoments(n, mean, variance * (n - 1) if n > 1 else np.zeros_like(mean))
-
-
-def has_kernel(shape: Shape, axis: int, dtype: Any) -> bool:
-    """Whether `fused` takes a tensor of this shape, with the channels at this axis; as kernel.fusible says."""
-    return 2 <= len(shape) <= 5 and axis % len(shape) == len(shape) - 1 and dtype.name in FUSED_DTYPES
 
 
 def fused(

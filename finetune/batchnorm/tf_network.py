@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from finetune.batchnorm.graph_function import GraphFunction, data_inputs, make_known
+from finetune.batchnorm.kernel import kernel_takes
 from finetune.batchnorm.layerwise import Segment
-from finetune.batchnorm.moment_nodes import Watch, fused, has_kernel, reduced
+from finetune.batchnorm.moment_nodes import Watch, fused, reduced
 from finetune.batchnorm.moments import PopulationMoments
 from finetune.batchnorm.op_registry import outputs_of
 from finetune.batchnorm.plan import Dataflow, Groups, Operation
@@ -122,7 +123,12 @@ class TFNetwork:
     def _watch(self, prefix: str, call: WatchedCall, *, precise: bool) -> Watch:
         dtype = self.dtype(call.inputs)
         channels = call.shape[call.axis]
-        if call.mask or precise or not has_kernel(call.shape, call.axis, dtype) or channels is None:
+        if (
+            call.mask
+            or precise
+            or not kernel_takes(len(call.shape), call.axis, dtype.name)
+            or channels is None
+        ):
             return reduced(prefix, call.inputs, call.mask, call.shape, call.axis, dtype, precise=precise)
         ones, zeros = np.ones(channels), np.zeros(channels)
         return fused(prefix, call.inputs, len(call.shape), dtype, scale=ones, offset=zeros)[0]

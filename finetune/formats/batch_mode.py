@@ -14,9 +14,9 @@ import tensorflow as tf
 from keras import ops
 
 from finetune.batchnorm.batch_moments import batch_moments
-from finetune.batchnorm.kernel import fusible, normalise_with_batch
+from finetune.batchnorm.kernel import fusible, kernel_takes, normalise_with_batch
 from finetune.batchnorm.matching import Affine
-from finetune.batchnorm.moment_nodes import MEASURED, Watch, fused, has_kernel
+from finetune.batchnorm.moment_nodes import MEASURED, Watch, fused
 from finetune.batchnorm.moments import Float64
 from finetune.batchnorm.tf_network import TFNetwork
 from finetune.batchnorm.written_nodes import placed, template
@@ -104,7 +104,7 @@ def _normalised(
     """The tensor that the site hands on when it normalises with the batch, and what is watched of its inputs."""
     given = known[call.inputs]
     shape = () if call.axis is None else shape_at(call, known)
-    if not precise and call.axis is not None and has_kernel(shape, call.axis, given.dtype):
+    if not precise and call.axis is not None and kernel_takes(len(shape), call.axis, given.dtype.name):
         watch, outputs = fused(
             prefix, call.inputs, len(shape), given.dtype, scale=gamma, offset=beta, epsilon=call.epsilon
         )
