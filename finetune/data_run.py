@@ -20,11 +20,11 @@ from finetune.datasheet.reading import read_split
 from finetune.datasheet.repeats import repeats
 from finetune.errors import OutputError
 from finetune.feature_cache import ImageSource
+from finetune.prepared import computing_in, prepare
 from finetune.progress import Progress
 from finetune.recalibration.scale_check import IMPLAUSIBLE
 from finetune.recalibration.scale_check import distance as divergence
 from finetune.recipe import Recipe
-from finetune.run import computing_in, prepare
 from finetune.stopwatch import Stopwatch
 from finetune.trained_part import Trainee
 from finetune.training import EVALUATION_BATCH

@@ -13,10 +13,10 @@ from finetune.doctor.diagnosis import Diagnosis, diagnose
 from finetune.doctor.finding import Finding, Severity, by_severity
 from finetune.doctor.patient import Seen, live_patient
 from finetune.outlook import outlook
+from finetune.prepared import build, computing_in
 from finetune.progress import Progress
 from finetune.recipe import Recipe
 from finetune.recipe_file import load_recipe
-from finetune.run import build, computing_in
 from finetune.training import EVALUATION_BATCH, batch_size, steps_per_epoch
 
 SAMPLES = 512

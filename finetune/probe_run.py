@@ -13,9 +13,9 @@ from finetune.datasets.base import Split, Splits
 from finetune.datasets.batches import images_only, labels_of
 from finetune.errors import InputError
 from finetune.policies import Recalibrate
+from finetune.prepared import computing_in
 from finetune.progress import Progress
 from finetune.recipe import Recipe
-from finetune.run import computing_in
 from finetune.training import EVALUATION_BATCH
 
 if TYPE_CHECKING:

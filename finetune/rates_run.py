@@ -8,11 +8,11 @@ from pathlib import Path
 
 from finetune.describe import stage_in_words
 from finetune.errors import InputError, OutputError
+from finetune.prepared import computing_in, prepare
 from finetune.progress import Progress
 from finetune.rate_sweep import RateSweep, ramp, sweep_rates
 from finetune.recipe import Recipe
 from finetune.report.rates import render
-from finetune.run import computing_in, prepare
 from finetune.stopwatch import Stopwatch
 from finetune.tracking import Tracker
 from finetune.train import fit_stage

@@ -10,11 +10,12 @@ from finetune.distribution.agreement import refuse_unlike
 from finetune.distribution.lost import again, loss_in_words
 from finetune.distribution.replicas import open_replicas
 from finetune.errors import InputError
+from finetune.prepared import computing_in, prepare, settled
 from finetune.progress import Progress
 from finetune.recipe import Recipe
 from finetune.recipe_file import load_recipe
 from finetune.result import RunResult
-from finetune.run import carry_out, computing_in, prepare, settled
+from finetune.run import carry_out
 from finetune.run_state import held, resumable_state
 from finetune.stopwatch import Stopwatch
 from finetune.tracking import store_uri

@@ -2,43 +2,31 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import keras
 import numpy as np
 
 from finetune import checkpoint
-from finetune.assemble import assemble
-from finetune.backbones.base import BuiltBackbone
-from finetune.batch_sizes import sizes_by_key
 from finetune.batchnorm import proof
 from finetune.batchnorm.layerwise import of_all_workers
 from finetune.batchnorm.moments_file import SavedMoments
 from finetune.batchnorm.population import input_moments
-from finetune.batchnorm.sites import find_sites
-from finetune.checkpoint import values_of
-from finetune.datasets.base import Splits
 from finetune.datasets.batches import images_only
 from finetune.describe import site_records
 from finetune.distribution.agreement import fingerprint, refuse_unlike
 from finetune.distribution.lost import again, loss_in_words
-from finetune.distribution.replicas import ALONE, Replicas, open_replicas
-from finetune.distribution.uneven import uneven_batches
-from finetune.errors import InputError, ProofError
+from finetune.distribution.replicas import open_replicas
+from finetune.errors import ProofError
 from finetune.evaluate import evaluate
 from finetune.export import EXPORTED, export, left_out
-from finetune.keras_backend import leave_accelerators_to_keras
 from finetune.masking import masked
-from finetune.multi_label import refuse_one_class_only
-from finetune.outlook import outlook
 from finetune.pace import Pace
 from finetune.policies.base import unheard
+from finetune.prepared import Prepared, computing_in, prepare, settled
 from finetune.progress import Progress
 from finetune.provenance import describe_splits, provenance, requirements
 from finetune.recipe import Recipe, resolved
@@ -51,15 +39,12 @@ from finetune.run_outcome import outcome_kept
 from finetune.run_state import RunState, held
 from finetune.stopwatch import Stopwatch
 from finetune.tracking import Tracker, log_result, open_run, store_uri
-from finetune.trained_part import Trainee, kept_layers
 from finetune.training import (
     Running,
     Trained,
-    batch_size,
     batches_of,
     last_batch_size,
     shared,
-    steps_per_epoch,
     train,
 )
 
@@ -92,32 +77,6 @@ def run(
         with held(folder) if replicas.chief else nullcontext():
             state = RunState(prepared.splits.digest, key=uuid4().hex)
             return carry_out(prepared, folder, state, store, progress, watch)
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A recipe with its data and its network. warnings: what a person should know before the training."""
-
-    recipe: Recipe
-    splits: Splits
-    built: BuiltBackbone
-    trainee: Trainee
-    warnings: tuple[str, ...]
-    replicas: Replicas = ALONE
-
-
-def prepare(recipe: Recipe, progress: Progress, watch: Stopwatch, replicas: Replicas = ALONE) -> Prepared:
-    """Nothing is written. Raises InputError where the recipe cannot be carried out."""
-    progress.phase(f"{recipe.name}: opening the data")
-    with watch.phase("data"):
-        splits = recipe.data.load(recipe.data.image_size or recipe.backbone.default_image_size, recipe.seed)
-    progress.phase(f"building the backbone and its head for {len(splits.class_names)} classes")
-    # after the data: preparing a dataset for the first time draws random numbers of its own
-    keras.utils.set_random_seed(recipe.seed)
-    with watch.phase("model"):
-        built, trainee = build(recipe, splits)
-        warnings = look_ahead(recipe, splits, trainee, replicas)
-    return Prepared(recipe, splits, built, trainee, warnings, replicas)
 
 
 def carry_out(
@@ -178,16 +137,6 @@ def accompany(prepared: Prepared, folder: Path, watch: Stopwatch) -> RunResult:
         return fine_tune(running)
 
 
-def settled(prepared: Prepared) -> dict[str, str]:
-    """What has to be the same in all workers."""
-    recipe = prepared.recipe.model_dump(mode="json", exclude={"name", "tracking"})
-    return {
-        "recipe": json.dumps(recipe, sort_keys=True),
-        "data": prepared.splits.digest,
-        "weights": fingerprint(values_of(prepared.trainee.model.weights)),
-    }
-
-
 def fine_tune(running: Running) -> RunResult:
     """Train, prove, evaluate, and publish what was proven."""
     found = running.checkpoint
@@ -227,34 +176,6 @@ def fine_tune(running: Running) -> RunResult:
     )
     publish(running, result, reference)
     return result
-
-
-def build(recipe: Recipe, splits: Splits) -> tuple[BuiltBackbone, Trainee]:
-    """The backbone with its head as one model, and its sites. Raises InputError where they do not fit the recipe."""
-    refuse_one_class_only(recipe, splits)
-    built = recipe.backbone.build(splits.image_size)
-    for stage in recipe.stages:
-        kept_layers(built.model, stage.train)
-    model = assemble(
-        built, recipe.head, splits.class_names, splits.image_size, multi_label=splits.multi_label
-    )
-    one_image = np.zeros((1, splits.image_size, splits.image_size, 3), np.float32)
-    return built, Trainee(model, built.model, find_sites(model, one_image))
-
-
-def look_ahead(
-    recipe: Recipe, splits: Splits, trainee: Trainee, replicas: Replicas = ALONE
-) -> tuple[str, ...]:
-    """What a person should know before the training. Raises InputError where the policy cannot be carried out."""
-    steps, size = steps_per_epoch(recipe, splits), batch_size(recipe, splits)
-    ahead = outlook(trainee, recipe.policy, recipe.stages, steps, size, images=splits.train.count)
-    problems = [
-        *ahead.problems,
-        *uneven_batches(replicas, sizes_by_key(recipe.stages, recipe.data.batch_size, splits.train.count)),
-    ]
-    if problems:
-        raise InputError(problems)
-    return (*ahead.warnings, *replicas.notes)
 
 
 def open_tracking(
@@ -352,15 +273,3 @@ def publish_model(running: Running, result: RunResult, reference: SavedMoments) 
     if uri and tracking.register_as:
         version = running.tracking.register(uri, tracking.register_as)
         running.progress.note(f"registered as {tracking.register_as} version {version}")
-
-
-@contextmanager
-def computing_in(precision: str) -> Iterator[None]:
-    """Compute in this precision inside the block; Keras' global setting is given back."""
-    leave_accelerators_to_keras()
-    before = keras.mixed_precision.dtype_policy()
-    keras.mixed_precision.set_dtype_policy(precision)
-    try:
-        yield
-    finally:
-        keras.mixed_precision.set_dtype_policy(before)

@@ -30,12 +30,14 @@ from finetune.datasets.base import Splits
 from finetune.datasets.batches import evaluation_batches
 from finetune.errors import DivergedError
 from finetune.evaluate import evaluate
+from finetune.prepared import build
 from finetune.progress import Progress
 from finetune.recipe import Recipe
 from finetune.recipe_file import load_recipe
-from finetune.run import EVALUATION_BATCH, Running, build, prove, train
+from finetune.run import prove
 from finetune.stopwatch import Stopwatch
 from finetune.tracking import Tracker
+from finetune.training import EVALUATION_BATCH, Running, train
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 POLICIES = ("freeze", "recalibrate", "retrain")

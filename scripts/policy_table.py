@@ -27,9 +27,9 @@ from finetune.batchnorm.timeline import Reading, read
 from finetune.datasets.base import Splits
 from finetune.datasets.batches import images_only, training_batches
 from finetune.policies import POLICIES, Policy
+from finetune.prepared import build
 from finetune.recipe import Recipe
 from finetune.recipe_file import load_recipe
-from finetune.run import build
 from finetune.trained_part import Trainee, choose_trained
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "resnet_freeze.yaml"

@@ -42,6 +42,17 @@ def without_top(image_size: int) -> keras.Model:
     return keras.Model(inputs, layers.BatchNormalization()(layers.Conv2D(6, 3)(layers.ReLU()(x))))
 
 
+def tiny_backbone() -> keras.Model:
+    """Two sites in depth on images of 12 px, for recipes whose backbone is a saved one."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12, 12, 3))
+    x = layers.Rescaling(1 / 255)(inputs)
+    for number in (1, 2):
+        x = layers.Conv2D(6, 3, name=f"conv_{number}")(x)
+        x = layers.ReLU()(layers.BatchNormalization(name=f"bn_{number}")(x))
+    return disturbed(keras.Model(inputs, x, name="tiny"))
+
+
 def nested_net(seed: int = 0) -> keras.Model:
     """The same sites inside a model inside a model."""
     inner = functional_net(seed)

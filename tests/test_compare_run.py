@@ -3,10 +3,8 @@
 import json
 import sys
 
-import keras
 import pytest
 import ray
-from keras import layers
 from mlflow import MlflowClient
 from ray.cluster_utils import Cluster
 
@@ -19,7 +17,7 @@ from finetune.errors import InputError
 from finetune.progress import Progress
 from finetune.recipe_file import load_recipe
 from finetune.run import run
-from tests.nets import disturbed
+from tests.nets import tiny_backbone
 
 RECIPE = """
 backbone: {{source: saved, path: {folder}/backbone.keras}}
@@ -61,13 +59,7 @@ class Heard(Progress):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((12, 12, 3))
-    x = layers.Rescaling(1 / 255)(inputs)
-    for place in (1, 2):
-        x = layers.Conv2D(6, 3, name=f"conv_{place}")(x)
-        x = layers.ReLU()(layers.BatchNormalization(name=f"bn_{place}")(x))
-    disturbed(keras.Model(inputs, x, name="tiny")).save(folder / "backbone.keras")
+    tiny_backbone().save(folder / "backbone.keras")
     (folder / "small.yaml").write_text(RECIPE.format(folder=folder))
     return folder
 

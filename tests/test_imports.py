@@ -74,6 +74,7 @@ LAYERS = [
         "training_faults",
         "fine_tuning",
         "training",
+        "prepared",
         "run",
         "resumption",
         "sync_run",
@@ -181,3 +182,27 @@ def test_only_the_command_line_prints():
 def test_there_is_no_assert_in_the_package():
     for path in modules():
         assert not [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Assert)], path
+
+
+def named_at_top(path: Path) -> set[str]:
+    """What a module has to give: what it defines, assigns or imports."""
+    tree = ast.parse(path.read_text())
+    names = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names
+
+
+@pytest.mark.parametrize("path", sorted((ROOT.parent / "scripts").glob("*.py")), ids=lambda p: p.name)
+def test_scripts_import_what_is_there(path):
+    """Most of them run for minutes, and none of the tests would see that one does not begin."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("finetune.")):
+            continue
+        file = ROOT.joinpath(*node.module.split(".")[1:])
+        found = file.with_suffix(".py") if file.with_suffix(".py").is_file() else file / "__init__.py"
+        submodules = {part.stem for part in file.glob("*.py")} if file.is_dir() else set()
+        assert {alias.name for alias in node.names} <= named_at_top(found) | submodules, node.module

@@ -7,8 +7,8 @@ import tensorflow_datasets as tfds
 
 from finetune.comparison.arms import alternatives
 from finetune.comparison.grid import Grid
+from finetune.prepared import build
 from finetune.recipe_file import load_recipe
-from finetune.run import build
 
 FOLDER = Path(__file__).resolve().parents[1] / "recipes"
 RECIPES = sorted(FOLDER.glob("*.yaml"))

@@ -21,7 +21,7 @@ from finetune.recipe_file import load_text
 from finetune.resumption import resume
 from finetune.run import run
 from finetune.run_state import held, resumable_state
-from tests.nets import disturbed
+from tests.nets import tiny_backbone
 
 RECIPE = """
 name: small
@@ -57,13 +57,7 @@ STAGES = {
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("resumed")
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((12, 12, 3))
-    x = layers.Rescaling(1 / 255)(inputs)
-    for place in (1, 2):
-        x = layers.Conv2D(6, 3, name=f"conv_{place}")(x)
-        x = layers.ReLU()(layers.BatchNormalization(name=f"bn_{place}")(x))
-    disturbed(keras.Model(inputs, x, name="tiny")).save(folder / "backbone.keras")
+    tiny_backbone().save(folder / "backbone.keras")
     return folder
 
 

@@ -6,7 +6,6 @@ import json
 import keras
 import numpy as np
 import pytest
-from keras import layers
 
 from finetune.batchnorm.moments_file import load
 from finetune.errors import DivergedError, InputError, OutputError, ProofError
@@ -14,7 +13,7 @@ from finetune.evaluation_run import evaluate_saved
 from finetune.policies import POLICIES, Freeze
 from finetune.recipe_file import load_text
 from finetune.run import run
-from tests.nets import disturbed
+from tests.nets import tiny_backbone
 
 RECIPE = """
 name: small
@@ -45,13 +44,7 @@ SECRET = "cdb7-not-to-be-recorded"
 def place(tmp_path_factory):
     """A folder with a pretrained backbone of two sites in depth."""
     folder = tmp_path_factory.mktemp("runs")
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((12, 12, 3))
-    x = layers.Rescaling(1 / 255)(inputs)
-    for place in (1, 2):
-        x = layers.Conv2D(6, 3, name=f"conv_{place}")(x)
-        x = layers.ReLU()(layers.BatchNormalization(name=f"bn_{place}")(x))
-    disturbed(keras.Model(inputs, x, name="tiny")).save(folder / "backbone.keras")
+    tiny_backbone().save(folder / "backbone.keras")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("CLOUD_ACCESS_KEY", SECRET)
         yield folder

@@ -3,9 +3,7 @@
 import json
 import socket
 
-import keras
 import pytest
-from keras import layers
 from mlflow import MlflowClient
 
 from finetune.errors import FinetuneError, InputError
@@ -14,7 +12,7 @@ from finetune.recipe_file import load_text
 from finetune.result_file import read_result, write_result
 from finetune.run import run
 from finetune.sync_run import sync
-from tests.nets import disturbed
+from tests.nets import tiny_backbone
 from tests.sample_result import sample_result
 
 RECIPE = """
@@ -51,13 +49,7 @@ def away():
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("synced")
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((12, 12, 3))
-    x = layers.Rescaling(1 / 255)(inputs)
-    for number in (1, 2):
-        x = layers.Conv2D(6, 3, name=f"conv_{number}")(x)
-        x = layers.ReLU()(layers.BatchNormalization(name=f"bn_{number}")(x))
-    disturbed(keras.Model(inputs, x, name="tiny")).save(folder / "backbone.keras")
+    tiny_backbone().save(folder / "backbone.keras")
     return folder
 
 

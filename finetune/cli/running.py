@@ -16,7 +16,7 @@ import typer
 from finetune.cli.options import AsJson, Set, TrackingUri
 from finetune.cli.quiet import import_quietly
 from finetune.cli.watching import progress_for
-from finetune.distribution.cluster import cluster_of
+from finetune.distribution.cluster import VARIABLE, cluster_of
 from finetune.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
@@ -100,6 +100,11 @@ def _begun(
         # what is wrong with TF_CONFIG is said at once; all but the first worker are quiet
         quiet = quiet or not cluster_of(os.environ).chief
     progress = _importing(quiet)
+    if os.environ.get(VARIABLE) and not loaded.distribute:
+        progress.note(
+            f"{VARIABLE} is set, and the recipe has no distribute: this process trains alone; "
+            "--set distribute.strategy=multi_worker shares every batch among the workers that it names"
+        )
     from finetune.run import run as carry_out
 
     with interruptible():

@@ -12,9 +12,10 @@ from finetune.comparison.workshop import Workshop
 from finetune.datasets.batches import evaluation_batches
 from finetune.errors import DivergedError, InputError
 from finetune.evaluate import evaluate
+from finetune.prepared import computing_in
 from finetune.progress import Progress
 from finetune.recipe import Recipe
-from finetune.run import computing_in, prove
+from finetune.run import prove
 from finetune.stopwatch import Stopwatch
 from finetune.tracking import Tracker
 from finetune.training import EVALUATION_BATCH, Running, Trained, train

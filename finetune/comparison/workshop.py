@@ -16,8 +16,8 @@ from finetune.backbones.base import BuiltBackbone
 from finetune.comparison.kept_graphs import KeepsGraphs, decides_graphs
 from finetune.comparison.seeding import set_seeds
 from finetune.datasets.base import Splits
+from finetune.prepared import build
 from finetune.recipe import Recipe
-from finetune.run import build
 from finetune.trained_part import Trainee
 
 IN_MEMORY = 4

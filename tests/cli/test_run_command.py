@@ -53,6 +53,15 @@ def test_run_shows_lines_in_a_log_and_nothing_when_quiet(finetune, asked):
     assert finetune("run", GOOD, "--quiet").err == ""
 
 
+def test_workers_that_would_train_apart_are_told_of(finetune, asked, monkeypatch):
+    assert "TF_CONFIG" not in finetune("run", GOOD).err
+    monkeypatch.setenv(
+        "TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}'
+    )
+    assert "note: TF_CONFIG is set, and the recipe has no distribute" in finetune("run", GOOD).err
+    assert finetune("run", GOOD, "--set", "distribute.strategy=multi_worker").err == ""
+
+
 def test_run_as_json_is_nothing_but_json(finetune, asked):
     result = json.loads(finetune("run", GOOD, "--json").out)
     assert result["verified"] is True

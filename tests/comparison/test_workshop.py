@@ -3,13 +3,11 @@
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
-import keras
 import pytest
-from keras import layers
 
 from finetune.comparison.grid import Grid
 from finetune.comparison.workers import carried_out, compute_on
-from tests.nets import disturbed
+from tests.nets import tiny_backbone
 
 RECIPE = """
 backbone: {{source: saved, path: {folder}/backbone.keras}}
@@ -33,13 +31,7 @@ stages:
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workshop")
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((12, 12, 3))
-    x = layers.Rescaling(1 / 255)(inputs)
-    for place in (1, 2):
-        x = layers.Conv2D(6, 3, name=f"conv_{place}")(x)
-        x = layers.ReLU()(layers.BatchNormalization(name=f"bn_{place}")(x))
-    disturbed(keras.Model(inputs, x, name="tiny")).save(folder / "backbone.keras")
+    tiny_backbone().save(folder / "backbone.keras")
     (folder / "small.yaml").write_text(RECIPE.format(folder=folder))
     shifts = ("data.shift.kind=fog", "data.shift.kind=contrast")
     return Grid(folder / "small.yaml", ("recalibrate", "retrain"), (shifts,), (), (), 2)

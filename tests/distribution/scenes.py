@@ -242,20 +242,12 @@ def whole_runs(replicas, place):
 
 def write_recipe(place):
     """A network of two sites in depth and its data, for `whole_runs`."""
-    import keras
     import numpy as np
-    from keras import layers
 
     from finetune.datasets.array_file import save_arrays
-    from tests.nets import disturbed
+    from tests.nets import tiny_backbone
 
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((12, 12, 3))
-    x = layers.Rescaling(1 / 255)(inputs)
-    for number in (1, 2):
-        x = layers.Conv2D(6, 3, name=f"conv_{number}")(x)
-        x = layers.ReLU()(layers.BatchNormalization(name=f"bn_{number}")(x))
-    disturbed(keras.Model(inputs, x, name="tiny")).save(place / "backbone.keras")
+    tiny_backbone().save(place / "backbone.keras")
     random = np.random.default_rng(0)
     classes = random.integers(0, 3, 160)
     spread = random.uniform(0.3, 1.2, (160, 1, 1, 1))
