@@ -1,9 +1,5 @@
 """Every assumption about Keras that the toolkit stands on. When one of these fails, Keras changed: start here."""
 
-import errno
-import os
-import random
-
 import keras
 import numpy as np
 import pytest
@@ -11,7 +7,6 @@ import tensorflow as tf
 from keras import layers
 
 from finetune.batchnorm.sites import find_sites
-from finetune.comparison.seeding import set_seeds
 from tests.nets import (
     compile_and_fit,
     functional_net,
@@ -436,15 +431,6 @@ def test_fit_evaluate_and_predict_run_the_steps_that_a_subclass_makes():
     assert (model.train_function, model.test_function, model.predict_function) == (None, None, None)
 
 
-def test_a_traced_function_can_be_put_on_other_variables():
-    first, second = tf.Variable([1.0]), tf.Variable([10.0])
-    concrete = tf.function(lambda x: first.assign_add(x)).get_concrete_function(tf.TensorSpec([1]))
-    assert [id(captured) for captured in concrete.captured_inputs] == [id(first.handle)]
-    concrete.set_external_captures([second.handle])
-    assert float(concrete(tf.constant([2.0]))[0]) == 12.0
-    assert (float(first[0]), float(second[0])) == (1.0, 12.0)
-
-
 def test_a_schedule_reads_its_learning_rates_when_a_step_is_traced():
     schedule = keras.optimizers.schedules.CosineDecay(0.0, 10, warmup_target=0.5, warmup_steps=2)
     optimizer = keras.optimizers.SGD(schedule)
@@ -457,31 +443,3 @@ def test_a_schedule_reads_its_learning_rates_when_a_step_is_traced():
     assert float(traced(tf.constant(3))) == constant
     rate.assign(1.0)
     assert float(traced(tf.constant(3))) == 2 * constant
-
-
-def test_tensorflow_has_no_error_of_the_system_for_a_full_disk():
-    """Why finetune.full_disk reads its words: the class is the one for lack of memory."""
-    with pytest.raises(tf.errors.ResourceExhaustedError, match=os.strerror(errno.ENOSPC)) as error:
-        tf.io.write_file("/dev/full", "weights")
-    assert not isinstance(error.value, OSError)
-
-
-def test_seeds_are_those_of_keras_though_tensorflow_keeps_its_functions():
-    def draws(seed, set_all):
-        set_all(seed)
-        order = list(tf.data.Dataset.range(50).shuffle(50, seed=3).as_numpy_iterator())
-        return order, random.random(), np.random.rand(), float(keras.random.uniform(()))
-
-    assert draws(1, set_seeds) == draws(1, keras.utils.set_random_seed)
-    assert draws(2, set_seeds) != draws(1, set_seeds)
-
-
-def test_a_convolution_with_an_offset_and_a_relu_is_one_kernel_that_hides_a_nan():
-    """Why no site becomes a part of its convolution while anything trains."""
-    x = np.ones((2, 8, 8, 4), np.float32)
-    x[1] = np.nan
-    kernel, offset = tf.ones([1, 1, 4, 8]), tf.Variable(tf.ones([8]))
-    fused = tf.function(lambda x: tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "SAME"), offset)))
-    apart = tf.function(lambda x: tf.nn.relu(tf.nn.conv2d(x, kernel, 1, "SAME") * offset + offset))
-    assert not np.isnan(fused(tf.constant(x))).any()
-    assert np.isnan(apart(tf.constant(x))[1]).all()

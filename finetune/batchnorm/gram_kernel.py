@@ -8,7 +8,7 @@ gamma / sqrt(variance + epsilon), whose outputs are written once; Keras writes y
 three times to normalise it.
 
 For measuring only: TensorFlow makes one kernel of a convolution, its offset and a ReLU behind it, and that kernel
-turns NaN into 0 (tests/test_keras_behaviour.py), so that a training would not see its loss leave the numbers.
+turns NaN into 0 (tests/test_tensorflow_behaviour.py), so that a training would not see its loss leave the numbers.
 """
 
 from __future__ import annotations

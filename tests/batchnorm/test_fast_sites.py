@@ -214,7 +214,7 @@ def test_sites_in_batch_mode_are_one_kernel_and_frozen_ones_a_multiply_add():
 
 
 def test_a_nan_is_not_hidden_behind_a_convolution():
-    """As it would be if the convolution took the site into its own numbers (tests/test_keras_behaviour.py)."""
+    """As it would be if the convolution took the site into its own numbers (tests/test_tensorflow_behaviour.py)."""
     x = images(16)
     x[3] = np.nan
     for policy in POLICIES:
