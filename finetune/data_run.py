@@ -28,6 +28,7 @@ from finetune.recipe import Recipe
 from finetune.stopwatch import Stopwatch
 from finetune.trained_part import Trainee
 from finetune.training import EVALUATION_BATCH
+from finetune.whole_file import write_whole
 
 SAMPLES = 512
 """Training images that are sent through the preprocessing and to the first site, at most."""
@@ -108,10 +109,8 @@ def untouched(mean: Sequence[float] | np.ndarray, variance: Sequence[float] | np
 
 def write_page(look: DataLook, source: ImageSource, path: Path) -> None:
     page = render(look, pairs(source, look.class_names, SHOWN))
-    part = path.with_name(f"{path.name}.part")
     try:
-        part.write_text(page, encoding="utf-8")
-        part.replace(path)
+        write_whole(path, page)
     except OSError as error:
         raise OutputError(
             f"{path}: the page cannot be written ({error.strerror}); choose another place with --html"

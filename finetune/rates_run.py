@@ -17,6 +17,7 @@ from finetune.stopwatch import Stopwatch
 from finetune.tracking import Tracker
 from finetune.train import fit_stage
 from finetune.training import Running, calibration_of, material_of
+from finetune.whole_file import write_whole
 
 
 def find_rates(
@@ -90,10 +91,8 @@ def _unheard(epoch: int, metrics: Mapping[str, float]) -> None:
 
 
 def _write(path: Path, page: str) -> None:
-    part = path.with_name(f"{path.name}.part")
     try:
-        part.write_text(page, encoding="utf-8")
-        part.replace(path)
+        write_whole(path, page)
     except OSError as error:
         raise OutputError(
             f"{path}: the page cannot be written ({error.strerror}); choose another place with --html"

@@ -47,6 +47,7 @@ from finetune.training import (
     shared,
     train,
 )
+from finetune.whole_file import write_whole
 
 REFERENCE_IMAGES = 2048
 """Training images, at most, that the reference statistics are measured on."""
@@ -207,9 +208,7 @@ def shown(recipe: Recipe) -> dict[str, Any]:
 
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:
-    part = folder / "recipe.part"
-    part.write_text(write(shown(recipe)), encoding="utf-8")
-    part.rename(folder / "recipe.yaml")
+    write_whole(folder / "recipe.yaml", write(shown(recipe)))
 
 
 def log_datasets(running: Running) -> None:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from finetune.errors import InputError
 from finetune.folder_lock import lock_folder
+from finetune.whole_file import write_whole
 
 STATE, HOLDER = "run.json", "run.lock"
 
@@ -32,9 +33,7 @@ class RunState:
 
 
 def write_state(folder: Path, state: RunState) -> None:
-    part = folder / "run.part"
-    part.write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
-    part.rename(folder / STATE)
+    write_whole(folder / STATE, json.dumps(asdict(state), indent=2) + "\n")
 
 
 def resumable_state(folder: Path) -> RunState:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from finetune.whole_file import write_whole
+
 NAME = "mlflow.json"
 
 
@@ -23,7 +25,7 @@ def earlier_parent(folder: Path, store: str | None, params: Mapping[str, Any]) -
 def remember_parent(folder: Path, store: str | None, params: Mapping[str, Any], run: str) -> None:
     """For the next time that the same grid is compared there."""
     text = json.dumps({"run": run, "of": _of(store, params)}) + "\n"
-    (folder / NAME).write_text(text, encoding="utf-8")
+    write_whole(folder / NAME, text)
 
 
 def _of(store: str | None, params: Mapping[str, Any]) -> str:

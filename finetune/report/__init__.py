@@ -17,6 +17,7 @@ from finetune.report.confusion import confusion_matrix, most_confused
 from finetune.report.definitions import SHIFT, definitions_of
 from finetune.report.formatting import number, share
 from finetune.result import RunResult
+from finetune.whole_file import write_whole
 
 __all__ = ["confusion_matrix", "write_card", "write_report"]
 
@@ -24,12 +25,9 @@ __all__ = ["confusion_matrix", "write_card", "write_report"]
 def write_report(result: RunResult, path: Path) -> None:
     """Write the report beside `path` and rename it, so that nobody reads half of one. Raises OutputError."""
     page = render(result)
-    part = path.with_name(f"{path.name}.part")
     try:
-        part.write_text(page, encoding="utf-8")
-        part.replace(path)
+        write_whole(path, page)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise OutputError(
             f"{path}: the report could not be written ({error.strerror}); make room or choose another folder"
         ) from error

@@ -13,6 +13,7 @@ import numpy as np
 from finetune.report.definitions import definitions_of
 from finetune.report.formatting import number, share
 from finetune.result import RunResult
+from finetune.whole_file import write_whole
 
 WEAKEST = 5
 """Classes that are listed."""
@@ -31,9 +32,7 @@ class WeakClass:
 
 def write_card(result: RunResult, path: Path) -> None:
     """Write the card beside `path` and rename it."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(card(result), encoding="utf-8")
-    part.replace(path)
+    write_whole(path, card(result))
 
 
 def card(result: RunResult) -> str:
