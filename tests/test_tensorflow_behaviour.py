@@ -1,16 +1,20 @@
 """What is assumed about TensorFlow itself, below Keras; what it does not document is here too."""
 
 import errno
+import gc
 import os
 import random
+import weakref
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.eager import context
+from tensorflow.python.framework import ops
 
 from finetune.batchnorm.graph_function import GraphFunction
+from finetune.batchnorm.step_gradients import _graph_of, forget_gradients_of_steps
 from finetune.comparison.seeding import set_seeds
 
 
@@ -63,3 +67,23 @@ def test_a_function_that_was_written_down_is_known_called_and_forgotten():
     [name] = [name for name in context.context().list_function_names() if str(piece._name) in str(name)]
     del piece
     assert not context.context().has_function(name)
+
+
+def test_what_a_training_step_registers_holds_its_graph_for_good():
+    """Why finetune.batchnorm.step_gradients takes it back, and how it finds the graph."""
+    before = set(ops.gradient_registry.list())
+
+    def one_step_on_data(x):
+        return tf.custom_gradient(lambda y: (y * 2, lambda upstream: upstream * 2))(x)
+
+    concrete = tf.function(one_step_on_data).get_concrete_function(tf.TensorSpec([2]))
+    graph = weakref.ref(concrete.graph)
+    [name] = set(ops.gradient_registry.list()) - before
+    assert name.startswith("CustomGradient-")
+    assert _graph_of(ops.gradient_registry.lookup(name)) is concrete.graph
+    del concrete, one_step_on_data
+    gc.collect()
+    assert graph() is not None
+    assert forget_gradients_of_steps() >= 1
+    gc.collect()
+    assert graph() is None

@@ -12,6 +12,7 @@ from finetune.errors import DataError, InputError
 from finetune.progress import Progress
 from finetune.resumption import resume
 from finetune.training_faults import faults_in_words
+from tests.nets import tiny_backbone
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def photos(tmp_path):
     for name in ("one", "two"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for number in range(12):
-            pixels = random.integers(0, 256, (32, 32, 3)).astype(np.uint8)
+            pixels = random.integers(0, 256, (12, 12, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
     return tmp_path / "photos"
 
@@ -40,8 +41,8 @@ class Vanishing(Progress):
 def recipe(photos):
     return {
         "name": "vanishing",
-        "backbone": {"source": "bundled"},
-        "data": {"source": "image_folder", "path": str(photos), "image_size": 32, "batch_size": 4},
+        "backbone": {"source": "saved", "path": str(photos.with_name("backbone.keras"))},
+        "data": {"source": "image_folder", "path": str(photos), "image_size": 12, "batch_size": 4},
         "batchnorm": {"policy": "freeze"},
         "stages": [
             {"train": "head", "epochs": 1, "learning_rate": 0.1},
@@ -54,8 +55,9 @@ def recipe(photos):
 def test_images_that_vanish_are_one_line_and_the_run_goes_on_when_they_are_back(
     photos, tmp_path, monkeypatch
 ):
+    tiny_backbone().save(tmp_path / "backbone.keras")
     # the images would stay in memory once they were read
-    monkeypatch.setattr("finetune.datasets.examples.KEPT_IN_MEMORY", 4 * 32 * 32 * 3)
+    monkeypatch.setattr("finetune.datasets.examples.KEPT_IN_MEMORY", 4 * 12 * 12 * 3)
     with pytest.raises(DataError, match=r"no longer can: FileNotFoundError: .*photos.*png.*put it back"):
         fine_tune(recipe(photos), runs_folder=tmp_path / "runs", progress=Vanishing(photos))
     shutil.move(photos.with_name("elsewhere"), photos)

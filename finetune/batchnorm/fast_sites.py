@@ -17,6 +17,7 @@ from keras.layers import BatchNormalization
 from finetune.batchnorm.kernel import fusible, normalise_with_batch
 from finetune.batchnorm.shared_kernel import normalise_with_all_shares
 from finetune.batchnorm.sites import BNSite, SiteCall, replaced_calls
+from finetune.batchnorm.step_gradients import forget_gradients_of_steps
 
 
 @contextmanager
@@ -28,7 +29,8 @@ def fast_sites(model: keras.Model, sites: Sequence[BNSite]) -> Iterator[None]:
     does not know (another backend, channels not last, float64, masks, renorm, subclasses of BatchNormalization) stay
     Keras' own. Synchronised sites among replicas of a strategy, whose shares of a batch are equal, take one exchange
     of moments in place of Keras' three. Afterwards the functions that `fit`, `evaluate` and `predict` cached are
-    dropped, since they would keep the borrowed calls; the next use traces them anew.
+    dropped, since they would keep the borrowed calls; the next use traces them anew. So is what TensorFlow would keep
+    of them for good.
     """
     layers = [site.layer for site in sites if site.built and _plain(site.layer)]
     try:
@@ -36,6 +38,8 @@ def fast_sites(model: keras.Model, sites: Sequence[BNSite]) -> Iterator[None]:
             yield
     finally:
         model.train_function = model.test_function = model.predict_function = None
+        if keras.backend.backend() == "tensorflow":
+            forget_gradients_of_steps()
 
 
 def _plain(layer: BatchNormalization) -> bool:

@@ -105,13 +105,13 @@ class KeepsGraphs(keras.Model):
         """Of batches as an iterator: one step on the next of them."""
         ready: dict[str, Step] = {}
 
-        def on_next(batches: Any) -> Any:
+        def one_step_on_next(batches: Any) -> Any:
             return step(next(batches))
 
         def function(batches: Any) -> Any:
             spec = str(batches.element_spec)
             if spec not in ready:
-                ready[spec] = self._step(f"{kind} {spec}", on_next, batches)
+                ready[spec] = self._step(f"{kind} {spec}", one_step_on_next, batches)
             return ready[spec](batches)
 
         return function
