@@ -43,6 +43,15 @@ class Soak:
         self.store = f"sqlite:///{place}/mlflow.db"
         self.recipe = str(place / "recipe.yaml")
         self.turn = 0
+        self.ahead: list[Callable[[Soak], list[Child]]] = []
+
+    def next_turn(self) -> Callable[[Soak], list[Child]]:
+        """From a deck in which a kind of turn lies once, and then from decks in which it lies as often as it weighs."""
+        if not self.ahead:
+            weights = TURNS.values() if self.turn > 1 else [1] * len(TURNS)
+            self.ahead = [kind for kind, weight in zip(TURNS, weights, strict=True) for _ in range(weight)]
+            self.draw.shuffle(self.ahead)
+        return self.ahead.pop()
 
     def run_words(self, store: str | None = None, runs: Path | None = None) -> list[str]:
         seed = ["--seed", str(self.turn), "--name", f"turn{self.turn}"]
@@ -224,7 +233,7 @@ TURNS: dict[Callable[[Soak], list[Child]], int] = {
 
 def one_turn(soak: Soak) -> None:
     soak.turn += 1
-    [what] = soak.draw.choices(list(TURNS), list(TURNS.values()))
+    what = soak.next_turn()
     begun = time.time()
     children = [child.waited() for child in what(soak)]
     findings = [
