@@ -1,8 +1,9 @@
-"""Ctrl-C and SIGTERM in a training: the first waits for the end of the step, so that nothing is lost."""
+"""Ctrl-C and SIGTERM in a training: the first waits for the end of its step, and none is lost."""
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,3 +38,33 @@ def first_signal_waits() -> Iterator[Callable[[], bool]]:
             signal.signal(number, before[number])
     if noted:
         raise KeyboardInterrupt
+
+
+AGAIN = 0.05
+"""Seconds after which a signal that nobody could hear comes again."""
+
+
+@contextmanager
+def comes_again(number: signal.Signals) -> Iterator[None]:
+    """Inside the block no KeyboardInterrupt is lost, wherever it is raised; number: a signal that raises one.
+
+    Python runs the handler of a signal wherever the main thread is, and drops what it raises in a destructor or in a
+    callback of the garbage collector, such as JAX has: it prints a traceback and goes on. For the main thread.
+    """
+    before, pending = sys.unraisablehook, list[threading.Timer]()
+
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        if not issubclass(what.exc_type, KeyboardInterrupt):
+            before(what)
+            return
+        main = threading.main_thread().ident or 0
+        pending.append(threading.Timer(AGAIN, signal.pthread_kill, (main, number)))
+        pending[-1].start()
+
+    sys.unraisablehook = dropped
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        for timer in pending:
+            timer.cancel()

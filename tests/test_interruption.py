@@ -1,11 +1,14 @@
 """Ctrl-C once waits for the step, twice does not; what others made of a signal is given back."""
 
+import gc
 import signal
+import sys
 import threading
+import time
 
 import pytest
 
-from finetune.interruption import first_signal_waits
+from finetune.interruption import comes_again, first_signal_waits
 
 BOTH = [signal.SIGINT, signal.SIGTERM]
 
@@ -88,3 +91,57 @@ def test_outside_of_the_main_thread_nothing_is_taken_over():
     thread.start()
     thread.join()
     assert seen == [(end_now, False)]
+
+
+def interrupted_while_garbage_is_collected():
+    """Where Python drops what a handler raises."""
+
+    def callback(phase, info):
+        gc.callbacks.remove(callback)
+        signal.raise_signal(signal.SIGTERM)
+
+    gc.callbacks.append(callback)
+    gc.collect()
+
+
+def raises(number, frame):
+    raise KeyboardInterrupt
+
+
+def test_what_python_drops_comes_again_and_is_printed_nowhere(capsys):
+    signal.signal(signal.SIGTERM, raises)
+    hook = sys.unraisablehook
+
+    def block():
+        with comes_again(signal.SIGTERM):
+            interrupted_while_garbage_is_collected()
+            time.sleep(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert sys.unraisablehook is hook
+    assert capsys.readouterr().err == ""
+
+
+def test_where_the_block_is_over_nothing_comes_again():
+    heard = []
+    signal.signal(signal.SIGTERM, raises)
+    with comes_again(signal.SIGTERM):
+        interrupted_while_garbage_is_collected()
+    signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    time.sleep(0.2)
+    assert heard == []
+
+
+def test_what_else_is_dropped_is_told_as_ever(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: told.append(what.exc_type))
+
+    class Broken:
+        def __del__(self):
+            raise ZeroDivisionError
+
+    with comes_again(signal.SIGTERM):
+        broken = Broken()
+        del broken
+    assert told == [ZeroDivisionError]

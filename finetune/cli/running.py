@@ -18,6 +18,7 @@ from finetune.cli.quiet import import_quietly
 from finetune.cli.watching import progress_for
 from finetune.distribution.cluster import VARIABLE, cluster_of
 from finetune.errors import InputError, Interrupted
+from finetune.interruption import comes_again
 
 if TYPE_CHECKING:
     from finetune.progress import Progress
@@ -147,7 +148,8 @@ def interruptible() -> Iterator[None]:
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield
+        with comes_again(signal.SIGTERM):
+            yield
     except Interrupted as stopped:
         typer.echo(str(stopped), err=True)
         # typer would print "Aborted!" and nothing else
