@@ -7,6 +7,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 def summed_up(record: Path, figure: Path | None) -> str:
     """A Markdown table; the figure is drawn where a place for it is given. record: may end in half a line."""
@@ -51,13 +53,15 @@ def table(turns: list[dict[str, Any]]) -> list[str]:
 
 
 def memory(calls: list[dict[str, Any]]) -> str:
-    """Of the long-lived process: at the first quarter, at the end, and how fast it grew between."""
+    """Of the long-lived process, from the first quarter of its calls on: from least to most, and the line that fits."""
     if len(calls) < 8:
         return "too few calls to speak of memory"
-    held = [call["memory_mb"] for call in calls]
-    early, late = held[len(held) // 4], held[-1]
-    each = (late - early) / (len(held) - len(held) // 4)
-    return f"memory of the long-lived process: {held[0]:.0f} MB, {early:.0f} MB, {late:.0f} MB; {each:.2f} MB a call"
+    held = [call["memory_mb"] for call in calls][len(calls) // 4 :]
+    each = np.polyfit(np.arange(len(held)), held, 1)[0]
+    return (
+        f"memory of the long-lived process: {calls[0]['memory_mb']:.0f} MB after its first call, {min(held):.0f} to "
+        f"{max(held):.0f} MB after call {len(calls) - len(held)}, where it grows by {each:.2f} MB a call"
+    )
 
 
 def draw(turns: list[dict[str, Any]], calls: list[dict[str, Any]], figure: Path) -> None:
@@ -72,10 +76,10 @@ def draw(turns: list[dict[str, Any]], calls: list[dict[str, Any]], figure: Path)
     axes.plot(
         minutes, [call["memory_mb"] for call in calls], ".-", lw=0.8, ms=3, label="the long-lived process"
     )
-    ended = [(turn["at"] + turn["seconds"] - begun) / 60 for turn in turns]
-    axes.plot(
-        ended, [turn["peak_mb"] for turn in turns], "x", ms=4, color="0.5", label="most that a command held"
-    )
+    if turns:
+        ended = [(turn["at"] + turn["seconds"] - begun) / 60 for turn in turns]
+        most = [turn["peak_mb"] for turn in turns]
+        axes.plot(ended, most, "x", ms=4, color="0.5", label="most that a command held")
     axes.set(xlabel="minutes", ylabel="memory, MB", ylim=(0, None))
     axes.legend(loc="lower right", frameon=False)
     drawing.savefig(figure, metadata={"Date": None})

@@ -1,6 +1,10 @@
 """The process of a soak that lives as long as the soak does: a call of the Python interface for each line it reads.
 
-Started by soak.py. Writes a JSON line a call: what, seconds, its memory afterwards, what was wrong.
+Started by soak.py. Writes a JSON line a call: what, seconds, its memory afterwards, what was wrong. Its memory alone:
+
+    python scripts/soak_worker.py calls --prepare
+    seq 0 127 | python scripts/soak_worker.py calls > calls/calls.jsonl
+    python scripts/soak.py --summary calls/calls.jsonl --figure docs/memory.svg
 """
 
 from __future__ import annotations
@@ -46,6 +50,7 @@ SITES = 6
 
 def prepare(place: Path) -> None:
     """A backbone and its recipe, pictures of two cameras, a first run, and its model as version 1."""
+    place.mkdir(parents=True, exist_ok=True)
     small_backbone().save(place / "backbone.keras")
     recipe = place / "recipe.yaml"
     recipe.write_text(RECIPE.format(place=place))
