@@ -67,6 +67,7 @@ def whole(place):
 @pytest.mark.parametrize(
     ("stages", "policy", "after"),
     [
+        ("shared", "{policy: retrain}", 3),
         ("shared", "{policy: retrain}", 5),
         ("legs", RETRAIN_AND_FREEZE, 3),
     ],

@@ -12,8 +12,9 @@ from typing import Any
 
 import keras
 
-from finetune.batchnorm import gram_kernel, sum_kernel
+from finetune.batchnorm.gram_kernel import normalise_pointwise, worth_it
 from finetune.batchnorm.producer import convolution_behind
+from finetune.batchnorm.sum_kernel import normalise_about
 
 FUSED_DTYPES = ("float32", "float16", "bfloat16")
 
@@ -46,10 +47,10 @@ def normalise_with_batch(
     behind = convolution_behind(inputs)
     # on an accelerator the fused kernel is cuDNN's, and products may be rounded to 10 bits (TF32)
     if behind is not None and not tf.config.list_logical_devices("GPU"):
-        if measuring and gram_kernel.worth_it(behind):
-            return gram_kernel.normalise_pointwise(behind, gamma, beta, epsilon)
-        if about is not None and sum_kernel.worth_it(inputs):
-            return sum_kernel.normalise_about(behind, about, gamma, beta, epsilon)
+        if measuring and worth_it(behind):
+            return normalise_pointwise(behind, gamma, beta, epsilon)
+        if about is not None:
+            return normalise_about(behind, about, gamma, beta, epsilon)
     channels = inputs.shape[-1]
     # the kernel knows rank 4 only, and to its moments all positions are alike
     images = inputs if len(inputs.shape) == 4 else tf.reshape(inputs, [1, 1, -1, channels])

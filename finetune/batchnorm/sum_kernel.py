@@ -19,17 +19,6 @@ FAR = 1.0
 """Squared distance of the means, in variances, from which on the squares are summed again: up to there the sum of
 squares, and with it its rounding, is at most twice what it is about the mean itself."""
 
-LARGE = 1 << 15
-"""Numbers that a site reads of an image, from which on the sums are taken. Where it reads fewer, they take as long as
-the fused kernel does, and their graph takes longer to trace."""
-
-
-def worth_it(inputs: Any) -> bool:
-    """Whether `normalise_about` is faster than the fused kernel on inputs of this shape, (batch, height, width,
-    channels)."""
-    numbers = inputs.shape[1:].num_elements()
-    return numbers is not None and bool(numbers >= LARGE)
-
 
 def normalise_about(
     behind: Convolution, about: Any, gamma: Any, beta: Any, epsilon: float

@@ -272,8 +272,8 @@ def test_one_pass_is_that_of_the_live_network(made, name, batch):
     found, count = model.one_pass([{model.inputs[0].name: b} for b in batches])
     assert count == 48
     for a, b, site in zip(wanted, found, sites, strict=True):
-        # both sum in float32 in an order of their own: 1e-6 apart at the third site on one CPU, 1.3e-5 on another
-        assert distance(a.statistics(), b.statistics(), site.epsilon) < 1e-4
+        # each of them is within 2e-5 of float64 (tests/batchnorm/test_population.py, and above)
+        assert distance(a.statistics(), b.statistics(), site.epsilon) < 4e-5
 
 
 def test_one_pass_takes_the_same_affine_transform_as_the_live_network(made):
