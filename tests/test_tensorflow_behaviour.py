@@ -55,6 +55,30 @@ def test_a_convolution_with_an_offset_and_a_relu_is_one_kernel_that_hides_a_nan(
     assert np.isnan(apart(tf.constant(x))[1]).all()
 
 
+def test_a_fused_site_and_a_relu_that_alone_reads_it_are_one_kernel_that_hides_a_nan():
+    """Why finetune.batchnorm.kernel reads one of its outputs, too."""
+    x = np.ones((2, 8, 8, 8), np.float32)
+    x[1] = np.nan
+    options = {
+        "scale": tf.ones([8]),
+        "offset": tf.ones([8]),
+        "mean": tf.zeros([0]),
+        "variance": tf.zeros([0]),
+    }
+
+    @tf.function
+    def hidden(x):
+        return tf.nn.relu(tf.raw_ops.FusedBatchNormV3(x=x, is_training=True, **options).y)
+
+    @tf.function
+    def seen(x):
+        y = tf.raw_ops.FusedBatchNormV3(x=x, is_training=True, **options).y
+        return tf.nn.relu(y), tf.reduce_sum(y[:1, :1, :1, 0])
+
+    assert not np.isnan(hidden(tf.constant(x))).any()
+    assert np.isnan(seen(tf.constant(x))[0]).all()
+
+
 def test_a_function_that_was_written_down_is_known_called_and_forgotten():
     """By a module that TensorFlow does not document (finetune.batchnorm.graph_function)."""
     with tf.Graph().as_default() as graph:

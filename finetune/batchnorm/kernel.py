@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 from finetune.batchnorm.gram_kernel import normalise_pointwise, worth_it
 from finetune.batchnorm.producer import convolution_behind
@@ -63,11 +64,25 @@ def normalise_with_batch(
         epsilon=epsilon,
         is_training=True,
     )
+    if not measuring:
+        mean = _not_hidden(outputs, mean)
     if images is not inputs:
         outputs = tf.reshape(outputs, tf.shape(inputs))
         outputs.set_shape(inputs.shape)
     positions = tf.size(images) // channels
     return outputs, tf.stop_gradient(mean), tf.stop_gradient(_biased(unbiased, positions))
+
+
+def _not_hidden(outputs: Any, mean: Any) -> Any:
+    """The mean, asked of the outputs too, (batch, height, width, channels), whether it is a number.
+
+    TensorFlow joins the kernel with a ReLU that alone reads its outputs, and that turns NaN into 0: the loss of a
+    training that has left the numbers would go on as if nothing were. With another reader they stay apart.
+    """
+    import tensorflow as tf
+
+    one = tf.reduce_sum(outputs[:1, :1, :1, 0])
+    return tf.where(tf.math.is_nan(tf.cast(one, tf.float32)), np.nan, mean)
 
 
 def _biased(unbiased: Any, positions: Any) -> Any:
