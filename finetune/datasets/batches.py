@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from finetune.datasets.base import Dataset, Split
+from finetune.datasets.reading_ahead import read_ahead
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,8 +20,6 @@ def training_batches(split: Split, dataset: Dataset, seed: int) -> tf.data.Datas
     left of an epoch is dropped; a split smaller than a batch is one batch. The same seed gives the same
     epochs, in any process. Raises DataError for options that an augmentation does not take.
     """
-    import tensorflow as tf
-
     from finetune.datasets.examples import KEPT_IN_MEMORY
 
     image_size = split.examples.element_spec[0].shape[0]
@@ -31,14 +30,12 @@ def training_batches(split: Split, dataset: Dataset, seed: int) -> tf.data.Datas
         from finetune.datasets.augmentation_layers import augmented
 
         batches = augmented(batches, dataset.augment, image_size, seed)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return read_ahead(batches)
 
 
 def evaluation_batches(split: Split, batch_size: int) -> tf.data.Dataset:
     """Batches of (images uint8 (batch, size, size, 3), labels int32 (batch,)) in the split's order, all of them."""
-    import tensorflow as tf
-
-    return split.examples.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    return read_ahead(split.examples.batch(batch_size))
 
 
 def images_only(split: Split, batch_size: int, limit: int | None = None) -> tf.data.Dataset:
@@ -46,12 +43,10 @@ def images_only(split: Split, batch_size: int, limit: int | None = None) -> tf.d
 
     The result can be read any number of times; a limited one keeps its images in memory after the first.
     """
-    import tensorflow as tf
-
     images = split.examples.map(lambda image, label: image)
     if limit is not None and limit < split.count:
         images = images.take(limit).cache()
-    return images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    return read_ahead(images.batch(batch_size))
 
 
 def class_weights(split: Split, classes: int) -> dict[int, float]:
@@ -77,5 +72,5 @@ def labels_of(split: Split) -> NDArray[np.int32]:
     """(n,), of multi-label images (n, classes), in the split's order. Reads the split once."""
     import numpy as np
 
-    labels = split.examples.map(lambda image, label: label).batch(1024)
+    labels = read_ahead(split.examples.map(lambda image, label: label).batch(1024))
     return np.concatenate(list(labels.as_numpy_iterator()))

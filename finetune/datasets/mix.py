@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from finetune.component import Component
+from finetune.datasets.reading_ahead import read_ahead
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -49,7 +50,7 @@ def mixed(batches: tf.data.Dataset, mix: Mix, classes: int, seed: int) -> tf.dat
         return images, share * labels + (1.0 - share) * labels[::-1]
 
     seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2)
-    return tf.data.Dataset.zip(batches, seeds).map(together).prefetch(tf.data.AUTOTUNE)
+    return read_ahead(tf.data.Dataset.zip(batches, seeds).map(together))
 
 
 def _share(alpha: float, seed: tf.Tensor) -> tf.Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from finetune.datasets.base import Dataset
+from finetune.datasets.reading_ahead import read_ahead
 from finetune.feature_cache.cut import NotCacheable, cut_in_two
 from finetune.feature_cache.image_source import Images, ImageSource
 from finetune.feature_cache.key import key_of
@@ -146,4 +147,4 @@ def _looked_up(rows: Rows, order: tf.data.Dataset) -> tf.data.Dataset:
         shapes = ([places.shape[0], *rows[field].shape[1:]] for field in ("features", "label"))
         return tf.ensure_shape(features, next(shapes)), tf.ensure_shape(labels, next(shapes))
 
-    return order.map(batch).prefetch(tf.data.AUTOTUNE)
+    return read_ahead(order.map(batch))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.datasets.base import Split
+from finetune.datasets.reading_ahead import read_ahead
 from finetune.datasets.tfds import TensorFlowDatasets
 from finetune.errors import InputError
 from finetune.recalibration.images import FEWER
@@ -29,7 +30,7 @@ class SplitImages:
         labelled: bool,
         keep: Callable[[int], bool] | None = None,
     ) -> None:
-        taken = split.examples.take(samples).batch(256)
+        taken = read_ahead(split.examples.take(samples).batch(256))
         parts = [(np.asarray(images), np.asarray(labels)) for images, labels in taken.as_numpy_iterator()]
         if not parts:
             raise InputError(f"{split.description}: has no image")
