@@ -1,29 +1,29 @@
-"""The story of a comparison: check all cells, choose the rates, train every seed, sum up, write, track."""
+"""The story of a comparison: check all cells, train what is planned, sum up, write, track."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.comparison.arms import Arm
 from finetune.comparison.comparison import Comparison, summed_up
 from finetune.comparison.grid import Cell, Grid
 from finetune.comparison.journal import Journal
 from finetune.comparison.outcome import Metric, Outcome
 from finetune.comparison.page import render
 from finetune.comparison.parent_run import earlier_parent, remember_parent
-from finetune.comparison.rates import chosen, finals, second_trials, trials
+from finetune.comparison.plan import Plan
 from finetune.comparison.ray_cluster import RayCluster
 from finetune.comparison.tables import plain, write_recommended
 from finetune.comparison.workers import Workers
 from finetune.progress import Progress
 from finetune.recipe import Tracking, resolved
+from finetune.recipe_file import load_recipe
 from finetune.run_folder import clear_output_errors
 from finetune.tracking import store_uri
 from finetune.tracking.family import Family, open_family
@@ -67,16 +67,14 @@ def compare(
     """
     progress, begun = progress or Progress(), time.perf_counter()
     grid.check()
-    tracking = trials(grid)[0].recipe.tracking
+    plan, tracking = Plan(grid), load_recipe(grid.path, grid.fixed).tracking
     crew: Crew = RayCluster(prepare) if on_ray else Workers(jobs, prepare)
     with clear_output_errors(out), Journal(out) as journal, crew as workers:
         known = len(journal.known)
         progress.phase(f"{compared(grid)}, {known} cells finished earlier, in {out}")
-        rates = choose_rates(grid, journal, workers, progress, metric)
-        cells = finals(grid, rates)
-        progress.phase(f"training {grid.seeds} seeds of each: {len(cells)} cells")
-        train_all(cells, journal, workers, progress, metric)
-        trained = len(journal.known) - known
+        progress.phase(planned(grid, plan.most()))
+        train_all(plan, journal, workers, progress, metric)
+        trained, cells = len(journal.known) - known, plan.table(journal.known)
         comparison = summed_up(grid.path.stem, cells, journal.known, metric)
         recommended = write_recommended(comparison, grid, out)
         page = write_files(comparison, recommended, out)
@@ -85,30 +83,25 @@ def compare(
     return Compared(comparison, recommended, page, trained, known, time.perf_counter() - begun)
 
 
-def choose_rates(
-    grid: Grid, journal: Journal, workers: Crew, progress: Progress, metric: Metric
-) -> Mapping[Arm, float | None]:
-    """By arm; None leaves the recipe's own."""
-    if not grid.rates:
-        return dict.fromkeys(grid.arms())
-    tried = trials(grid)
-    progress.phase(f"choosing learning rates on validation: {len(tried)} cells")
-    train_all(tried, journal, workers, progress, metric)
-    again = second_trials(grid, tried, journal.known)
-    progress.phase(f"the best two of each on a second seed: {len(again)} cells")
-    train_all(again, journal, workers, progress, metric)
-    return chosen([*tried, *again], journal.known)
+def planned(grid: Grid, most: int) -> str:
+    """What is to be done for each line of the table, and how many cells that makes."""
+    if len(grid.rates) < 2:
+        return f"{grid.seeds} seeds of each: {most} cells"
+    again = ", the best and what is near it on a second" if grid.seeds > 1 else ""
+    return (
+        f"each at its own learning rate, chosen on validation: {len(grid.rates)} rates on the first seed{again}; then "
+        f"{grid.seeds} seeds: {most} cells at most"
+    )
 
 
-def train_all(
-    cells: Sequence[Cell], journal: Journal, workers: Crew, progress: Progress, metric: Metric
-) -> None:
-    """Those that are not known yet; each is in the journal as soon as it is finished."""
-    waiting = list({cell.key: cell for cell in cells if cell.key not in journal.known}.values())
-    for number, (cell, outcome) in enumerate(workers.train(waiting), 1):
+def train_all(plan: Plan, journal: Journal, workers: Crew, progress: Progress, metric: Metric) -> None:
+    """What is planned and not known yet; each cell is in the journal as soon as it is finished."""
+    most = plan.most()
+    for cell, outcome in workers.train(lambda: plan.due(journal.known)):
         journal.add(cell.key, cell.words, outcome)
-        progress.phase(f"  {number}/{len(waiting)} {cell.words}: {in_words(outcome, metric)}")
-        progress.share(number / len(waiting))
+        number = len(journal.known)
+        progress.phase(f"  {number}/{most} {cell.words}: {in_words(outcome, metric)}")
+        progress.share(number / most)
 
 
 def in_words(outcome: Outcome, metric: Metric) -> str:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 
 from finetune.comparison.arms import Arm, Varied, arms_of
@@ -25,7 +26,7 @@ class Cell:
     seed: int
     recipe: Recipe
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The same for the same training, whatever it is called and wherever it is tracked."""
         decides = {name: value for name, value in resolved(self.recipe).items() if name not in UNDECIDED}

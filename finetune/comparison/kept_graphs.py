@@ -18,10 +18,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from finetune.comparison.graph_kind import graph_kind
 from finetune.recipe import Recipe
-
-OF_A_CELL = ("name", "tracking", "seed")
-"""Sections of a recipe that no graph depends on; nor does it on the camera and on the learning rates."""
 
 RATES = ("initial_learning_rate", "warmup_target", "end_learning_rate")
 """Learning rates of a schedule, which Keras writes into the graph as constants."""
@@ -33,15 +31,6 @@ HOLDS_PYTHON = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
 """Operations that call back into objects of the cell that they were traced in."""
 
 Step = Callable[[Any], Any]
-
-
-def decides_graphs(recipe: Recipe) -> dict[str, Any]:
-    """What the graphs of a cell may depend on, as plain values."""
-    plain = recipe.model_dump(mode="json", exclude={*OF_A_CELL})
-    del plain["data"]["shift"]
-    for stage in plain["stages"]:
-        del stage["learning_rate"]
-    return plain
 
 
 @dataclass(eq=False)
@@ -77,11 +66,11 @@ class KeepsGraphs(keras.Model):
     def __init__(self, model: keras.Model) -> None:
         super().__init__(inputs=model.input, outputs=model.output, name=model.name)
         self.kept_graphs: dict[Any, Any] = {}
-        self._recipe: Mapping[str, Any] = {}
+        self._recipe = ""
 
     def trained_under(self, recipe: Recipe) -> None:
         """To be called before every cell."""
-        self._recipe = decides_graphs(recipe)
+        self._recipe = graph_kind(recipe)
 
     def make_train_function(self, force: bool = False) -> None:
         if self.jit_compile:

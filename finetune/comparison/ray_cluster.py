@@ -57,12 +57,16 @@ class RayCluster:
             ray.cancel(waiting, force=True)
         ray.shutdown()
 
-    def train(self, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Outcome]]:
-        """Cells and what came of them, as they are finished. Raises FinetuneError where Ray gives one up."""
+    def train(self, due: Callable[[], Sequence[Cell]]) -> Iterator[tuple[Cell, Outcome]]:
+        """As `Workers.train`. Raises FinetuneError where Ray gives a cell up."""
         import ray
 
-        self._waiting = {self._train.remote(cell, self._prepare): cell for cell in cells}
-        while self._waiting:
+        while True:
+            begun = {cell.key for cell in self._waiting.values()}
+            new = [cell for cell in due() if cell.key not in begun]
+            self._waiting |= {self._train.remote(cell, self._prepare): cell for cell in new}
+            if not self._waiting:
+                return
             [done], _ = ray.wait(list(self._waiting), num_returns=1)
             try:
                 outcome = ray.get(done)

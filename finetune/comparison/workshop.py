@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.backbones.base import BuiltBackbone
-from finetune.comparison.kept_graphs import KeepsGraphs, decides_graphs
+from finetune.comparison.graph_kind import decides_graphs
+from finetune.comparison.kept_graphs import KeepsGraphs
 from finetune.comparison.seeding import set_seeds
 from finetune.datasets.base import Splits
 from finetune.prepared import build
@@ -57,6 +58,7 @@ class Workshop:
     """For cells that are trained one after the other. Its network is that of the latest cell."""
 
     _splits: dict[str, Splits] = field(default_factory=dict)
+    _digests: dict[str, str] = field(default_factory=dict)
     _network: dict[str, KeptNetwork] = field(default_factory=dict)
 
     def clear(self, recipe: Recipe) -> None:
@@ -68,10 +70,15 @@ class Workshop:
 
     def splits(self, recipe: Recipe) -> Splits:
         """Those of the recipe; where two seeds read the same images, they share those in memory."""
-        opened = recipe.data.load(recipe.data.image_size or recipe.backbone.default_image_size, recipe.seed)
+        size = recipe.data.image_size or recipe.backbone.default_image_size
+        asked = json.dumps([recipe.data.model_dump(mode="json"), size, recipe.seed])
+        known = self._splits.pop(self._digests.get(asked, ""), None)
+        if known is None:
+            opened = recipe.data.load(size, recipe.seed)
+            known = self._splits.pop(opened.digest, opened)
         # the latest stays last
-        known = self._splits.pop(opened.digest, opened)
-        self._splits[opened.digest] = known
+        self._splits[known.digest] = known
+        self._digests[asked] = known.digest
         if len(self._splits) > IN_MEMORY:
             del self._splits[next(iter(self._splits))]
         return known

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import keras
@@ -14,7 +15,7 @@ from finetune.datasets.base import Dataset
 from finetune.datasets.reading_ahead import read_ahead
 from finetune.feature_cache.cut import NotCacheable, cut_in_two
 from finetune.feature_cache.image_source import Images, ImageSource
-from finetune.feature_cache.key import key_of
+from finetune.feature_cache.key import key_of, network_digest
 from finetune.feature_cache.rows import Rows, compute_rows, row_of
 from finetune.feature_cache.store import Space, load, save
 from finetune.progress import Progress
@@ -50,6 +51,10 @@ class BackboneRun:
     progress: Progress
     total: int
     done: int = 0
+
+    @cached_property
+    def digest(self) -> str:
+        return network_digest(self.features)
 
     def rows(self, images: Images) -> Iterator[Rows]:
         for batch in compute_rows(self.features, images.batches, images.count, images.passes):
@@ -124,7 +129,7 @@ def _in_memory(run: BackboneRun, images: Images) -> Rows:
 
 
 def _on_disk(run: BackboneRun, images: Images, space: Space) -> Rows:
-    key = key_of(run.features, images.described)
+    key = key_of(run.digest, images.described)
     try:
         rows = load(space.folder, key)
         if rows is None:

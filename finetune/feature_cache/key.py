@@ -13,21 +13,25 @@ import numpy as np
 from keras import ops
 
 
-def key_of(features: keras.Model, images: Mapping[str, Any]) -> str:
-    """SHA-256, 64 hexadecimal digits, of network, preprocessing, precision, weights, images and versions.
+def network_digest(features: keras.Model) -> str:
+    """Of network, preprocessing, precision, weights and versions: 64 hexadecimal digits.
 
     features: from raw images to features, preprocessing inside; the precision of every layer is in its
-    architecture. images: plain values that decide which images there are, in which order, and how they look.
-    Layers that Keras numbers (`add_17`) differ when a network is built twice in one process: the second finds
-    nothing, but never something wrong.
+    architecture. Layers that Keras numbers (`add_17`) differ when a network is built twice in one process: the second
+    finds nothing, but never something wrong.
     """
-    digest = hashlib.sha256()
-    digest.update(json.dumps([features.to_json(), images, _versions()], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([features.to_json(), _versions()]).encode())
     for variable in features.weights:
         values = np.ascontiguousarray(ops.convert_to_numpy(variable))
         digest.update(f"{variable.dtype} {values.shape}".encode())
         digest.update(values.tobytes())
     return digest.hexdigest()
+
+
+def key_of(network: str, images: Mapping[str, Any]) -> str:
+    """Of the rows: network is its digest, images plain values that decide which there are, in which order, and how
+    they look."""
+    return hashlib.sha256(json.dumps([network, images], sort_keys=True).encode()).hexdigest()
 
 
 def _versions() -> dict[str, str]:

@@ -9,7 +9,6 @@ import pytest
 
 from finetune.comparison.comparison import summed_up
 from finetune.comparison.outcome import Outcome
-from finetune.comparison.rates import finals
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "resnet_freeze.yaml"
 
@@ -22,7 +21,7 @@ def asked(monkeypatch):
     def compare(grid, out, **given):
         asked.update(given, grid=grid, out=out)
         given["progress"].phase("training")
-        cells = finals(grid, dict.fromkeys(grid.arms(), 0.01))
+        cells = [grid.cell(arm, 0.01, seed) for arm in grid.arms() for seed in range(grid.seeds)]
         found = {
             cell.key: Outcome(
                 metrics={"accuracy": 0.8 + 0.05 * (cell.arm.policy == "retrain") + 0.01 * cell.seed},

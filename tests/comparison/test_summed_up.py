@@ -11,7 +11,7 @@ from finetune.comparison.arms import Arm
 from finetune.comparison.comparison import summed_up
 from finetune.comparison.outcome import Outcome
 from finetune.comparison.page import render
-from finetune.comparison.rates import chosen, finals, second_trials, trials
+from finetune.comparison.plan import Plan
 from finetune.comparison.tables import plain, table, write_recommended
 from finetune.recipe_file import load_recipe
 
@@ -20,7 +20,7 @@ from finetune.recipe_file import load_recipe
 def compared(grid, outcome):
     """Two settings; retrain is better on test, freeze on validation; a seed of retrain diverged at batch size 8."""
     made = grid(varied=(("data.batch_size=8", "data.batch_size=32"),), seeds=3)
-    cells = finals(made, dict.fromkeys(made.arms()))
+    cells = Plan(made).table({})
     found = {}
     for cell in cells:
         gain = 0.1 if cell.arm.policy == "retrain" else 0.0
@@ -30,59 +30,6 @@ def compared(grid, outcome):
     broken = next(c for c in cells if c.arm == Arm("data.batch_size=8", "retrain") and c.seed == 1)
     found[broken.key] = Outcome(failed="diverged <at> step 3", seconds=2.0)
     return made, summed_up("small", cells, found)
-
-
-def test_every_rate_of_every_arm_is_tried_on_the_first_seed(grid):
-    tried = trials(grid(rates=(0.01, 0.1)))
-    assert [(cell.arm.policy, cell.rate, cell.seed) for cell in tried] == [
-        ("freeze", 0.01, 0),
-        ("freeze", 0.1, 0),
-        ("retrain", 0.01, 0),
-        ("retrain", 0.1, 0),
-    ]
-
-
-def losses(cells, outcome, values, accuracy=0.5):
-    return {c.key: outcome(accuracy=accuracy, loss=v) for c, v in zip(cells, values, strict=True)}
-
-
-def test_the_best_two_rates_are_tried_on_the_second_seed(grid, outcome):
-    made = grid(policies=("freeze",), rates=(0.01, 0.1, 1.0))
-    tried = trials(made)
-    again = second_trials(made, tried, losses(tried, outcome, (0.3, 0.5, 0.2)))
-    assert [(cell.rate, cell.seed) for cell in again] == [(1.0, 1), (0.01, 1)]
-    for other in (grid(policies=("freeze",), rates=(0.1,)), grid(rates=(0.01, 0.1), seeds=1)):
-        alone = trials(other)
-        assert second_trials(other, alone, losses(alone, outcome, [0.3] * len(alone))) == []
-
-
-def test_the_lowest_mean_validation_loss_decides_and_the_test_split_does_not(grid, outcome):
-    made = grid(policies=("freeze",), rates=(0.01, 0.1, 1.0))
-    tried = trials(made)
-    first = losses(tried, outcome, (0.3, 0.5, 0.2))
-    again = second_trials(made, tried, first)
-    # 1.0 has .2 and .6, .01 has .3 and .4; .1 was tried once and is out
-    found = {**first, **losses(again, outcome, (0.6, 0.4))}
-    better_on_test = {
-        key: outcome(accuracy=0.9 * (o.validation_loss > 0.4), loss=o.validation_loss)
-        for key, o in found.items()
-    }
-    assert (
-        chosen([*tried, *again], found) == chosen([*tried, *again], better_on_test) == {made.arms()[0]: 0.01}
-    )
-
-
-def test_a_rate_that_failed_on_either_seed_is_chosen_only_where_all_did(grid, outcome):
-    made = grid(policies=("freeze",), rates=(0.01, 0.1))
-    tried = trials(made)
-    first = losses(tried, outcome, (0.3, 0.2))
-    again = second_trials(made, tried, first)
-    failed = Outcome(failed="diverged")
-    arm = made.arms()[0]
-    assert chosen([*tried, *again], {**first, again[0].key: failed, again[1].key: outcome(loss=9.0)}) == {
-        arm: 0.01
-    }
-    assert chosen([*tried, *again], dict.fromkeys([c.key for c in (*tried, *again)], failed)) == {arm: 0.01}
 
 
 def test_means_and_spreads_are_those_of_the_seeds_that_did_not_fail(compared):
@@ -101,7 +48,7 @@ def test_means_and_spreads_are_those_of_the_seeds_that_did_not_fail(compared):
 def test_what_is_compared_can_be_balanced(grid, outcome):
     """retrain is the more accurate one, freeze the better balanced; what an earlier version kept lacks that."""
     made = grid()
-    cells = finals(made, dict.fromkeys(made.arms()))
+    cells = Plan(made).table({})
 
     def found(known):
         better = {cell.key: 0.1 * (cell.arm.policy == "freeze") + 0.01 * cell.seed for cell in cells}
@@ -144,7 +91,7 @@ def test_validation_recommends_and_the_test_split_does_not(compared):
 
 
 def test_nothing_is_recommended_where_everything_failed(grid):
-    cells = finals(grid(), dict.fromkeys(grid().arms()))
+    cells = Plan(grid()).table({})
     comparison = summed_up("small", cells, {cell.key: Outcome(failed="no") for cell in cells})
     assert comparison.recommended == {}
     assert math.isnan(comparison.lines[0].mean)
@@ -189,7 +136,7 @@ def test_the_page_stands_alone_and_escapes_what_failed(compared, tmp_path):
 def test_many_lines_are_compared_with_the_recommended_one_only(grid, outcome):
     momenta = tuple(f"batchnorm.momentum={momentum}" for momentum in (0.1, 0.5, 0.9, 0.99))
     made = grid(varied=(momenta,))
-    cells = finals(made, dict.fromkeys(made.arms()))
+    cells = Plan(made).table({})
     good = Arm("", "retrain", "batchnorm.momentum=0.9")
     comparison = summed_up(
         "small", cells, {c.key: outcome(accuracy=0.5, validation=0.5 + 0.1 * (c.arm == good)) for c in cells}

@@ -4,7 +4,7 @@ import keras
 import pytest
 
 from finetune.feature_cache.cut import cut_in_two
-from finetune.feature_cache.key import key_of
+from finetune.feature_cache.key import key_of, network_digest
 from finetune.trained_part import choose_trained
 from tests.feature_cache.samples import flat_backbone, source, trainee
 
@@ -24,7 +24,7 @@ def still_part(before=lambda subject: None, precision="float32", **options):
 
 
 def key(**options):
-    return key_of(still_part(**options), source().training().described)
+    return key_of(network_digest(still_part(**options)), source().training().described)
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +101,9 @@ def test_other_images_are_another_key(plain):
         source().training().described | {"image_size": 9},
     ]
     features = still_part()
-    keys = {plain, *(key_of(features, images) for images in described)}
+    keys = {plain, *(key_of(network_digest(features), images) for images in described)}
     assert len(keys) == len(described) + 1
 
 
 def test_the_seed_of_the_order_alone_changes_nothing(plain):
-    assert key_of(still_part(), source(seed=6).training().described) == plain
+    assert key_of(network_digest(still_part()), source(seed=6).training().described) == plain
