@@ -1,5 +1,6 @@
 """What many tests share: where data lie, and one small network with its sites."""
 
+import gc
 import os
 import signal
 import tempfile
@@ -39,3 +40,36 @@ def sites(model):
     from tests.nets import images
 
     return find_sites(model, images(1))
+
+
+LONG = (
+    "docs/test_notebook.py",
+    "test_compare_run.py",
+    "distribution/test_together.py",
+    "test_run.py",
+    "test_resumption.py",
+    "test_registered_run.py",
+)
+"""Files that take longest; begun last, they would keep one core waiting at the end."""
+
+
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores, for what waits: servers, processes, stores that do not answer."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first. Within a file all stays in order."""
+
+    def rank(item):
+        name = item.nodeid.partition("::")[0].removeprefix("tests/")
+        return LONG.index(name) if name in LONG else len(LONG)
+
+    items.sort(key=rank)
+
+
+def pytest_collection_finish():
+    """Leave out of every later garbage collection what the tests import: TensorFlow's million objects."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
