@@ -40,6 +40,44 @@ def first_signal_waits() -> Iterator[Callable[[], bool]]:
         raise KeyboardInterrupt
 
 
+@contextmanager
+def stays_an_interruption() -> Iterator[None]:
+    """Whatever a KeyboardInterrupt becomes on its way out of the block, it is one at the end.
+
+    Where a signal arrives while TensorFlow's C++ handles an error of its own, pybind11 makes one RuntimeError of the
+    two ("ORIGINAL InvalidArgumentError REPLACED BY KeyboardInterrupt"). A signal whose handler raised nothing, as the
+    first one in a training, changes no error.
+    """
+    raised: list[int] = []
+
+    def listening(
+        handler: Callable[[int, FrameType | None], object],
+    ) -> Callable[[int, FrameType | None], None]:
+        def handle(number: int, frame: FrameType | None) -> None:
+            try:
+                handler(number, frame)
+            except KeyboardInterrupt:
+                raised.append(number)
+                raise
+
+        return handle
+
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if main}
+    taken = {number: handler for number, handler in before.items() if callable(handler)}
+    for number, handler in taken.items():
+        signal.signal(number, listening(handler))
+    try:
+        yield
+    except Exception as error:
+        if raised:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        for number, handler in taken.items():
+            signal.signal(number, handler)
+
+
 AGAIN = 0.05
 """Seconds after which a signal that nobody could hear comes again."""
 

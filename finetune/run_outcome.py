@@ -9,6 +9,7 @@ from pathlib import Path
 
 from finetune import checkpoint
 from finetune.errors import DivergedError, Interrupted, ProofError, WorkerLostError
+from finetune.interruption import stays_an_interruption
 from finetune.progress import Progress
 from finetune.run_state import RunState, write_state
 
@@ -27,7 +28,8 @@ def outcome_kept(folder: Path, state: RunState, progress: Progress) -> Iterator[
 
     go_on = f"go on with: finetune run --resume {folder}"
     try:
-        yield state_is
+        with stays_an_interruption():
+            yield state_is
     except (DivergedError, ProofError) as error:
         state_is(replace(known[0], status="failed", reason=str(error).split("; ")[0]))
         checkpoint.clear(folder)

@@ -81,7 +81,8 @@ def run_interrupted(soak: Soak) -> list[Child]:
     number = soak.draw.choice([signal.SIGTERM, signal.SIGINT])
     first = soak.child(soak.run_words())
     first.wait_for(soak.folder() / "run.json")
-    return [first.struck(soak.draw.uniform(0, 25), number).expect(0, 130), *soak.resumed()]
+    # Python, which ends by the signal itself where it comes after the last line, is 130 to a shell as well
+    return [first.struck(soak.draw.uniform(0, 25), number).expect(0, 130, -number), *soak.resumed()]
 
 
 def run_untracked(soak: Soak) -> list[Child]:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from finetune.interruption import comes_again, first_signal_waits
+from finetune.interruption import comes_again, first_signal_waits, stays_an_interruption
 
 BOTH = [signal.SIGINT, signal.SIGTERM]
 
@@ -145,3 +145,35 @@ def test_what_else_is_dropped_is_told_as_ever(monkeypatch):
         broken = Broken()
         del broken
     assert told == [ZeroDivisionError]
+
+
+def replaced_by_another_error(number):
+    """What pybind11 does with a KeyboardInterrupt that comes while an error is on its way through C++."""
+    try:
+        signal.raise_signal(number)
+    except KeyboardInterrupt:
+        raise RuntimeError("ORIGINAL InvalidArgumentError REPLACED BY KeyboardInterrupt") from None
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_what_becomes_of_an_interruption_is_one(number):
+    def block():
+        with stays_an_interruption():
+            replaced_by_another_error(number)
+
+    signal.signal(number, raises)
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert signal.getsignal(number) is raises
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_an_error_after_a_signal_that_raised_nothing_is_that_error(number):
+    def block():
+        with stays_an_interruption(), first_signal_waits():
+            signal.raise_signal(number)
+            raise ZeroDivisionError
+
+    signal.signal(number, raises)
+    with pytest.raises(ZeroDivisionError):
+        block()

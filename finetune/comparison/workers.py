@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait as wait_for
 from typing import TYPE_CHECKING
 
 from finetune.comparison.graph_kind import graph_kind
@@ -101,9 +103,24 @@ def suiting(kinds: dict[str, str], traced: set[str], elsewhere: set[str]) -> str
 def _begin(threads: int, prepare: Callable[[], None] | None) -> None:
     # Ctrl-C reaches every process of a terminal; the first one ends the others
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     if prepare:
         prepare()
     compute_on(threads)
+
+
+def end_with_parent() -> None:
+    """Let this process end when the one that began it is killed. It would train its cell to the end otherwise, beside
+    the processes that go on with the comparison."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def compute_on(threads: int) -> None:

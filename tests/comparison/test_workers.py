@@ -1,5 +1,8 @@
 """Which process trains which cell: one that has traced its graphs, where there is one."""
 
+import subprocess
+import sys
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,3 +43,29 @@ def test_cells_of_one_kind_differ_in_seed_camera_and_rate_only(path):
     assert all(graph_kind(load_recipe(path, [change])) == kind for change in alike)
     other = ["batchnorm.momentum=0.5", "data.batch_size=8", "stages.1.epochs=3"]
     assert len({kind, *(graph_kind(load_recipe(path, [change])) for change in other)}) == 4
+
+
+PARENT = """
+import time
+from multiprocessing import get_context
+from finetune.comparison.workers import end_with_parent
+
+def work():
+    end_with_parent()
+    print("at work", flush=True)
+    time.sleep(60)
+    print("done", flush=True)
+
+if __name__ == "__main__":
+    get_context("spawn").Process(target=work).start()
+"""
+
+
+def test_a_process_ends_with_the_one_that_began_it_though_that_is_killed(tmp_path):
+    program = tmp_path / "parent.py"
+    program.write_text(PARENT)
+    with subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout.readline() == "at work\n"
+        parent.kill()
+        # nobody holds the pipe any more when this returns
+        assert parent.stdout.read() == ""
