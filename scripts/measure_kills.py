@@ -104,8 +104,10 @@ def killed(folder: Path, arguments: list[str], after: float, number: int) -> str
 
 
 def resumed(folder: Path) -> str:
-    """ "resumed", or what it said when it refused."""
+    """ "resumed", "finished before" where it was killed as it left, or what it said when it refused."""
     [run] = folder.glob("runs/*")
+    if json.loads((run / "run.json").read_text())["status"] == "finished":
+        return "finished before"
     command = Command(folder, ["--resume", str(run.relative_to(folder))])
     return "resumed" if command.process.wait() == 0 else command.says.read_text().strip().splitlines()[-1]
 
