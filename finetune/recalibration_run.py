@@ -9,11 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.batchnorm.layerwise import Combine
 from finetune.batchnorm.measure import Measurement
 from finetune.batchnorm.moments_file import SavedMoments, save
 from finetune.batchnorm.shift import Shift
-from finetune.errors import GateError, InputError, ModelError
+from finetune.errors import GateError, ModelError
 from finetune.progress import Progress
 from finetune.provenance import versions
 from finetune.recalibration.before_after import BeforeAfter, first_moments, measure_subject
@@ -23,9 +22,8 @@ from finetune.recalibration.companions import reference_file
 from finetune.recalibration.deployed_network import DeployedNetwork
 from finetune.recalibration.gate import Verdict, judge
 from finetune.recalibration.lineage import Images, Judgement, Lineage, Parent, read_provenance, write_lineage
-from finetune.recalibration.meeting import Meeting, identity_of
-from finetune.recalibration.merged_shares import moments_for
 from finetune.recalibration.model_hash import model_hash
+from finetune.recalibration.pooling import pooling
 from finetune.recalibration.publish import publish
 from finetune.recalibration.reading_inputs import KEY
 from finetune.recalibration.refused import keep_refusal
@@ -113,13 +111,15 @@ def carry_out(
         f"measuring {len(subject.model.sites)} sites on {images.count} images, {settings.method}, {kind}"
     )
     together = pooling(subject, images, settings, note)
-    found = measure_subject(subject, images, reference.matched, settings, note, progress.share, together)
+    found = measure_subject(
+        subject, images, reference.matched, settings, note, progress.share, together.combine
+    )
     verdict = judge(found.evidence, settings.tolerance)
     if found.after is not None and not any(check.name == CLASS_BALANCE for check in verdict.checks):
         note(NO_MIX)
     if settings.publishes:
         refuse(found, verdict, settings)
-    lineage = record(found, verdict, settings)
+    lineage = record(found, verdict, settings, together.digest)
     changed: list[int] = []
 
     def build(folder: Path) -> None:
@@ -137,28 +137,6 @@ def carry_out(
         notes=tuple(notes),
         bytes_changed=sum(changed),
     )
-
-
-def pooling(subject: Subject, images: ImageSet, settings: Settings, note: Callable[[str], None]) -> Combine:
-    """What puts the moments of this process together with those of others; the own ones where there are none."""
-    if settings.merged is not None:
-        merged = moments_for(subject.model.sites, settings.merged)
-        note(
-            f"statistics of all shares out of {settings.merged}; the images are for the gate, which cannot measure "
-            "those of the shares once more"
-        )
-        return lambda own: merged
-    if settings.shard is None:
-        return tuple
-    if settings.meet is None:
-        raise InputError(
-            f"--shard {settings.shard.number}/{settings.shard.of}: expected --meet FOLDER, where the shares meet, or "
-            "--statistics FILE, where this one goes"
-        )
-    if not settings.publishes:
-        note(f"{settings.shard}: the first one judges and publishes")
-    identity = identity_of(model_hash(subject.version), images.source, settings)
-    return Meeting(settings.meet, settings.shard, identity).combine
 
 
 def place_for(subject: Subject, out: Path | None) -> Path:
@@ -245,14 +223,15 @@ def refuse(found: BeforeAfter, verdict: Verdict, settings: Settings) -> None:
         raise GateError(f"{found.subject.address}: not published: {verdict.reason}; {kept}")
 
 
-def record(found: BeforeAfter, verdict: Verdict, settings: Settings) -> Lineage:
+def record(found: BeforeAfter, verdict: Verdict, settings: Settings, digest: str) -> Lineage:
+    """digest: of the images that were measured, those of other shares included."""
     subject, measurement = found.subject, found.measurement
     place = place_of(subject.path)
     number = int(subject.version.name) if place else None
     return Lineage(
         kind="recalibration",
         parent=Parent(name=subject.version.name, hash=model_hash(subject.version), version=number),
-        images=Images(source=found.images.source, count=measurement.images, digest=found.images.digest),
+        images=Images(source=found.images.source, count=measurement.images, digest=digest),
         method=measurement.method,
         statistics=measurement.kind,
         prior=measurement.prior,

@@ -38,6 +38,6 @@ def measure_share(
     batches = subject.batches(opened, settings.batch_size)
     moments, count = DeployedNetwork(subject.model).one_pass(batches, targets.affine)
     paths = [site.path for site in subject.model.sites]
-    saved = SavedMoments(dict(zip(paths, moments, strict=True)), count)
+    saved = SavedMoments(dict(zip(paths, moments, strict=True)), count, (opened.digest,))
     write_moments(out, saved)
     return saved

@@ -26,7 +26,7 @@ data:
   batch_size: 32
 batchnorm: {policy}
 stages: {stages}
-tracking: {{uri: "sqlite:///{folder}/mlflow.db", experiment: {experiment}, register: {experiment}}}
+tracking: {tracking}
 """
 STAGES = {
     # features kept, then batches that the stages share
@@ -41,8 +41,11 @@ STAGES = {
 }
 
 
-def text_of(place, stages, policy="{policy: retrain}", experiment="resumed"):
-    return RECIPE.format(folder=place, policy=policy, stages=STAGES[stages], experiment=experiment)
+def text_of(place, stages, policy="{policy: retrain}", experiment=None):
+    """experiment: in MLflow; None for a run that is not logged."""
+    store = f'{{uri: "sqlite:///{place}/mlflow.db", experiment: {experiment}, register: {experiment}}}'
+    tracking = store if experiment else "{enabled: false}"
+    return RECIPE.format(folder=place, policy=policy, stages=STAGES[stages], tracking=tracking)
 
 
 class BrokenOff(Progress):

@@ -34,7 +34,7 @@ def stopped(place):
     with pytest.MonkeyPatch.context() as patch:
         # a small network is slow to write beside what its epochs take
         patch.setattr(pace, "REST", 0.0)
-        folder = broken_off(place, text_of(place, "two"), after=2)
+        folder = broken_off(place, text_of(place, "two", experiment="refused"), after=2)
     files = sorted((folder / checkpoint.FOLDER).iterdir())
     assert [file.name for file in files] == ["000001-00000000.npz", "000002-00000000.npz"]
     return folder, files[-1]

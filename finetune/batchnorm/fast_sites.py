@@ -1,7 +1,8 @@
 """Sites that train faster and compute the same: borrowed calls around the compile and fit of one stage.
 
-A site in batch mode runs the fastest kernel there is for it, one in running mode a single multiply-add. Nothing of it
-is saved: configuration and variables stay those of the plain Keras layer.
+A site in batch mode runs the fastest kernel there is for it, one in running mode is a part of the convolution in front
+of it, or else a single multiply-add. Nothing of it is saved: configuration and variables stay those of the plain Keras
+layer.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import keras
 from keras import ops
 from keras.layers import BatchNormalization
 
-from finetune.batchnorm.kernel import fusible, normalise_with_batch
+from finetune.batchnorm.kernel import fusible, normalise_with_batch, scaled
 from finetune.batchnorm.shared_kernel import normalise_with_all_shares
 from finetune.batchnorm.sites import BNSite, SiteCall, replaced_calls
 from finetune.batchnorm.step_gradients import forget_gradients_of_steps
@@ -90,4 +91,4 @@ def _with_running(layer: BatchNormalization, inputs: Any) -> Any:
     offset = -ops.cast(layer.moving_mean, dtype) * scale
     if layer.beta is not None:
         offset = offset + ops.cast(layer.beta, dtype)
-    return ops.cast(ops.cast(inputs, dtype) * scale + offset, layer.compute_dtype)
+    return ops.cast(scaled(inputs, scale, offset), layer.compute_dtype)

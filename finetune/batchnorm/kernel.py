@@ -12,9 +12,10 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from finetune.batchnorm.gram_kernel import normalise_pointwise, worth_it
-from finetune.batchnorm.producer import convolution_behind
+from finetune.batchnorm.producer import Convolution, convolution_behind
 from finetune.batchnorm.sum_kernel import normalise_about
 
 FUSED_DTYPES = ("float32", "float16", "bfloat16")
@@ -45,9 +46,8 @@ def normalise_with_batch(
     """
     import tensorflow as tf
 
-    behind = convolution_behind(inputs)
-    # on an accelerator the fused kernel is cuDNN's, and products may be rounded to 10 bits (TF32)
-    if behind is not None and not tf.config.list_logical_devices("GPU"):
+    behind = _convolution_behind(inputs)
+    if behind is not None:
         if measuring and worth_it(behind):
             return normalise_pointwise(behind, gamma, beta, epsilon)
         if about is not None:
@@ -71,6 +71,27 @@ def normalise_with_batch(
         outputs.set_shape(inputs.shape)
     positions = tf.size(images) // channels
     return outputs, tf.stop_gradient(mean), tf.stop_gradient(_biased(unbiased, positions))
+
+
+def scaled(inputs: Any, scale: Any, offset: Any) -> Any:
+    """inputs * scale + offset, in the dtype of scale and offset, (channels,): those of a site in running mode.
+
+    inputs: (batch, ..., channels). Behind a convolution the convolution does it.
+    """
+    behind = _convolution_behind(inputs)
+    if behind is not None:
+        return behind.scaled(scale, offset)
+    return ops.cast(inputs, scale.dtype) * scale + offset
+
+
+def _convolution_behind(inputs: Any) -> Convolution | None:
+    """Not on an accelerator: there the fused kernel is cuDNN's, and products may be rounded to 10 bits (TF32)."""
+    behind = convolution_behind(inputs)
+    if behind is None:
+        return None
+    import tensorflow as tf
+
+    return None if tf.config.list_logical_devices("GPU") else behind
 
 
 def _not_hidden(outputs: Any, mean: Any) -> Any:

@@ -24,10 +24,12 @@ trained with fixed running statistics does not store these, and whoever recalibr
 
 @dataclass(frozen=True, eq=False)
 class SavedMoments:
-    """moments: by site path, in the order written. images: how many they were measured on."""
+    """moments: by site path, in the order written. images: how many they were measured on. digests: a hash of the
+    images of each share that is in it; none where that was not written down."""
 
     moments: Mapping[str, PopulationMoments]
     images: int
+    digests: tuple[str, ...] = ()
 
 
 def save(path: Path, saved: SavedMoments) -> None:
@@ -36,6 +38,7 @@ def save(path: Path, saved: SavedMoments) -> None:
     arrays: dict[str, Any] = {
         "paths": np.array(list(saved.moments), dtype=np.str_),
         "images": np.array(saved.images, dtype=np.int64),
+        "digests": np.array(saved.digests, dtype=np.str_),
         "counts": np.array([m.count for m in moments], dtype=np.float64),
         **{f"mean_{i}": m.mean for i, m in enumerate(moments)},
         **{f"m2_{i}": m.m2 for i, m in enumerate(moments)},
@@ -50,7 +53,8 @@ def load(path: Path) -> SavedMoments:
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 moments = {str(site): _moments(arrays, number) for number, site in enumerate(arrays["paths"])}
-                return SavedMoments(moments, int(arrays["images"]))
+                digests = tuple(map(str, arrays["digests"])) if "digests" in arrays else ()
+                return SavedMoments(moments, int(arrays["images"]), digests)
         # an OSError in here is one of an archive that points out of itself
         except DAMAGED as error:
             reason = str(error) or type(error).__name__
@@ -62,9 +66,10 @@ def load(path: Path) -> SavedMoments:
 def merge(shares: Iterable[SavedMoments]) -> SavedMoments:
     """The moments of all shares together. Raises ValueError where there is none and where they differ in sites."""
     pooled: dict[str, PopulationMoments] = {}
-    images = 0
+    images, digests = 0, list[str]()
     for number, share in enumerate(shares):
         images += share.images
+        digests += share.digests
         _require_same_sites(pooled if number else share.moments, share.moments, number)
         pooled = {
             path: pooled[path].merge(moments) if number else moments
@@ -72,7 +77,7 @@ def merge(shares: Iterable[SavedMoments]) -> SavedMoments:
         }
     if not pooled:
         raise ValueError("nothing to merge: expected one file of population moments or more")
-    return SavedMoments(pooled, images)
+    return SavedMoments(pooled, images, tuple(digests))
 
 
 def _moments(arrays: Any, number: int) -> PopulationMoments:

@@ -38,9 +38,24 @@ class Convolution:
         """y + offset."""
         import tensorflow as tf
 
-        return tf.nn.bias_add(self._run(), offset if self.bias is None else offset + self.bias)
+        return tf.nn.bias_add(self._run(self.kernel), offset if self.bias is None else offset + self.bias)
 
-    def _run(self) -> Any:
+    def scaled(self, scale: Any, offset: Any) -> Any:
+        """y * scale + offset, both (channels,): by a kernel and a bias that hold them, so that y is written once.
+
+        NaN stays NaN: TensorFlow would join the bias with a ReLU behind it to a kernel that makes 0 of it, and does not
+        look past the check of a shape that is known (tests/test_tensorflow_behaviour.py).
+        """
+        import tensorflow as tf
+
+        if self.bias is not None:
+            offset = offset + self.bias * scale
+        # the last axes of a kernel are the channels that it makes: one, or those of each channel it reads
+        made = self.kernel.shape[-1:] if self.operation.type == "Conv2D" else self.kernel.shape[2:]
+        outputs = tf.nn.bias_add(self._run(self.kernel * tf.reshape(scale, made)), offset)
+        return tf.ensure_shape(outputs, outputs.shape)
+
+    def _run(self, kernel: Any) -> Any:
         import tensorflow as tf
 
         shared: dict[str, Any] = {
@@ -50,8 +65,8 @@ class Convolution:
             "dilations": list(self._attribute("dilations")),
         }
         if self.operation.type == "Conv2D":
-            return tf.raw_ops.Conv2D(input=self.x, filter=self.kernel, **shared)
-        return tf.raw_ops.DepthwiseConv2dNative(input=self.x, filter=self.kernel, **shared)
+            return tf.raw_ops.Conv2D(input=self.x, filter=kernel, **shared)
+        return tf.raw_ops.DepthwiseConv2dNative(input=self.x, filter=kernel, **shared)
 
     @property
     def _padding(self) -> str:

@@ -36,7 +36,8 @@ class Parent(Part):
 
 
 class Images(Part):
-    """The calibration set. digest: hash of the list (finetune.recalibration.images)."""
+    """The calibration set. digest: hash of the list (finetune.recalibration.images); of shares
+    that were measured together the hash of theirs (finetune.recalibration.pooling)."""
 
     source: str
     count: int

@@ -35,28 +35,33 @@ def identity_of(model: str, source: str, settings: Settings) -> str:
 class Meeting:
     """One share's part in it; `combine` is what finetune.batchnorm.measure.measure_anew takes.
 
-    identity: of model and settings, which must be those of the others.
+    identity: of model and settings, which must be those of the others. digest: of the own images; digests: those of all
+    shares, once they have met.
     """
 
     folder: Path
     shard: Shard
     identity: str
     patience: float = PATIENCE
+    digest: str = ""
+    digests: tuple[str, ...] = ()
     steps: int = 0
 
     def combine(self, own: Sequence[PopulationMoments]) -> Sequence[PopulationMoments]:
         """The moments of all shares. Raises DataError where one does not come, or is of another measurement."""
         step, self.steps = self.steps, self.steps + 1
         mine = {f"{self.identity} {number}": moments for number, moments in enumerate(own)}
-        self._write(self._file(step, self.shard.number), SavedMoments(mine, 0))
+        self._write(self._file(step, self.shard.number), SavedMoments(mine, 0, (self.digest,)))
         shares = [self._awaited(step, number) for number in range(1, self.shard.of + 1)]
         try:
-            return list(merge(shares).moments.values())
+            merged = merge(shares)
         except ValueError as error:
             raise DataError(
                 f"{self.folder}: the shares were given other models, images or settings; start all of them anew with "
                 "the same ones, in an empty folder"
             ) from error
+        self.digests = merged.digests
+        return list(merged.moments.values())
 
     def _file(self, step: int, number: int) -> Path:
         return self.folder / f"cut-{step:04d}-share-{number:04d}.npz"

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune.batchnorm.moments import PopulationMoments
 from finetune.batchnorm.moments_file import SavedMoments, load, merge, save
 from finetune.batchnorm.targets import MeasuredSite
 from finetune.errors import DataError, OutputError, first_line
@@ -41,8 +40,8 @@ def write_moments(path: Path, saved: SavedMoments) -> None:
         raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def moments_for(sites: Sequence[MeasuredSite], path: Path) -> list[PopulationMoments]:
-    """Those of a file, in the order of the sites. Raises DataError where they are of another network."""
+def moments_for(sites: Sequence[MeasuredSite], path: Path) -> SavedMoments:
+    """Those of a file, by sites in their order. Raises DataError where they are of another network."""
     try:
         saved = load(path)
     except (OSError, ValueError) as error:
@@ -53,7 +52,7 @@ def moments_for(sites: Sequence[MeasuredSite], path: Path) -> list[PopulationMom
             f"{path}: moments of another network: {len(saved.moments)} sites, the model has {len(sites)}"
             + (f", of which {missing[0]} is not in it" if missing else "")
         )
-    return [saved.moments[site.path] for site in sites]
+    return SavedMoments({site.path: saved.moments[site.path] for site in sites}, saved.images, saved.digests)
 
 
 def _twice(parts: Sequence[Path]) -> list[str]:

@@ -237,6 +237,17 @@ def test_a_nan_is_seen_in_the_loss_of_its_step(build, policy):
     assert np.isnan(fitted.history["loss"][0])
 
 
+def test_frozen_sites_are_a_part_of_the_convolution_in_front_of_them():
+    """What reads the images goes through four convolutions, and nothing multiplies what comes out of them."""
+    model = wide_net()
+    with fast_sites(model, sites_of(model, "freeze")):
+        traced = tf.function(lambda x: model(x, training=True), autograph=False)
+        graph = traced.get_concrete_function(tf.TensorSpec(model.input.shape)).graph
+    scaled = [op for op in graph.get_operations() if op.type == "Mul" and op.outputs[0].shape.rank == 4]
+    assert {op.outputs[0].shape[:2] for op in scaled} == {(3, 3), (1, 1)}
+    assert sum(op.type == "EnsureShape" for op in graph.get_operations()) == 4
+
+
 class Renamed(layers.BatchNormalization):
     """A subclass may compute anything."""
 

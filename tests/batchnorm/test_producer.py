@@ -1,4 +1,4 @@
-"""The convolution behind a site: found where there is one, and moved by an offset."""
+"""The convolution behind a site: found where there is one, moved by an offset, scaled."""
 
 import keras
 import numpy as np
@@ -10,6 +10,7 @@ from finetune.batchnorm.producer import convolution_behind
 
 X = np.random.default_rng(0).normal(1, 2, (3, 9, 9, 4))
 OFFSET = np.random.default_rng(1).normal(0, 2, 8)
+SCALE = np.random.default_rng(2).normal(0, 2, 8)
 
 CONVOLUTIONS = {
     "plain": lambda: layers.Conv2D(8, 3, use_bias=False),
@@ -42,6 +43,42 @@ def test_a_moved_convolution_is_the_moved_outputs(kind):
 
     x = tf.constant(X, tf.float32)
     np.testing.assert_allclose(run(x), layer(x) + np.float32(OFFSET), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_a_scaled_convolution_is_the_scaled_outputs_and_has_their_gradients(kind):
+    """By x, the scale and the offset, against the multiplication and addition of float64."""
+    layer, in_float64 = built(CONVOLUTIONS[kind]), in_double(built(CONVOLUTIONS[kind]), CONVOLUTIONS[kind])
+    upstream = np.random.default_rng(5).normal(size=layer(X).shape)
+
+    @tf.function(autograph=False)
+    def run(x, scale, offset, make, apply):
+        with tf.GradientTape() as tape:
+            tape.watch([x, scale, offset])
+            outputs = apply(make(x), scale, offset)
+            total = tf.reduce_sum(outputs * tf.cast(upstream, x.dtype))
+        return [outputs, *tape.gradient(total, [x, scale, offset])]
+
+    def ours(y, scale, offset):
+        return convolution_behind(y).scaled(scale, offset)
+
+    found = run(*(tf.constant(v, tf.float32) for v in (X, SCALE, OFFSET)), layer, ours)
+    values = (tf.constant(v, tf.float64) for v in (X, SCALE, OFFSET))
+    expected = run(*values, in_float64, lambda y, scale, offset: y * scale + offset)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3 * np.abs(b).max())
+
+
+def in_double(layer, make):
+    keras.config.set_dtype_policy("float64")
+    try:
+        other = make()
+        other.build(X.shape)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for variable, value in zip(other.weights, layer.weights, strict=True):
+        variable.assign(np.asarray(value, np.float64))
+    return other
 
 
 def behind(make, dtype=tf.float32, format_="last"):

@@ -1,5 +1,6 @@
 """Several processes measure one calibration set: what comes of it is what one process finds."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from PIL import Image
 from finetune.batchnorm.moments import PopulationMoments
 from finetune.batchnorm.moments_file import SavedMoments, load, save
 from finetune.errors import DataError, InputError, OutputError
+from finetune.recalibration.images import open_folder
+from finetune.recalibration.lineage import read_lineage
 from finetune.recalibration.meeting import Meeting
 from finetune.recalibration.merged_shares import merge_files
 from finetune.recalibration.settings import ImageSource, Settings
@@ -57,9 +60,18 @@ def stored(version):
     return [weight.numpy() for weight in found]
 
 
+def digest_of(place, *shares):
+    """Of the pictures that are in these shares."""
+    hashes = sorted(
+        open_folder(place / "today", keep=lambda at, share=share: share.holds(at, BATCH)).digest
+        for share in shares
+    )
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
 def test_shares_that_meet_publish_what_one_process_publishes(place, tmp_path):
     """Two processes, as they would be two machines that see one folder."""
-    _, expected = measured(place, tmp_path / "alone")
+    alone, expected = measured(place, tmp_path / "alone")
     command = (
         f"{sys.executable} -m finetune recalibrate {place}/net.keras --images {place}/today --quiet --json"
     )
@@ -81,6 +93,10 @@ def test_shares_that_meet_publish_what_one_process_publishes(place, tmp_path):
     assert first["shifts"] == second["shifts"]
     for one, other in zip(stored(tmp_path / "together" / "1"), expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
+    # the record has the pictures of both
+    lineage = read_lineage(tmp_path / "together" / "1")
+    assert lineage.images.digest == digest_of(place, Shard(1, 2), Shard(2, 2))
+    assert read_lineage(alone.version).images.digest == open_folder(place / "today").digest
 
 
 def test_shares_measured_apart_are_the_moments_of_the_whole(place, tmp_path):
@@ -103,6 +119,8 @@ def test_shares_measured_apart_are_the_moments_of_the_whole(place, tmp_path):
         place, tmp_path / "merged", method="one_pass", merged=tmp_path / "merged.npz", samples=20
     )
     assert done.measurement.images == COUNT
+    shares = [Shard(number, 3) for number in (1, 2, 3)]
+    assert read_lineage(done.version).images.digest == digest_of(place, *shares)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
 
