@@ -32,6 +32,7 @@ from keras.layers import BatchNormalization
 
 from finetune.batchnorm.fast_sites import fast_sites
 from finetune.batchnorm.sites import BNSite, find_sites
+from finetune.datasets.reading_ahead import read_ahead
 from finetune.policies import Affine, Freeze, Retrain, Statistics
 
 CLASSES, RATE, MOMENTUM = 10, 1e-4, 0.9
@@ -136,7 +137,9 @@ def keras_side(model: keras.Model, data: list[Any]) -> Side:
         keras.optimizers.SGD(RATE, momentum=MOMENTUM), "sparse_categorical_crossentropy", jit_compile="auto"
     )
     images, labels = (np.concatenate(parts) for parts in zip(*data, strict=True))
-    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(len(data[0][0])).cache().prefetch(2)
+    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(len(data[0][0])).cache()
+    # autotuned, a fit waits up to a second for nothing when it ends (tests/datasets/test_reading_ahead.py)
+    batches = read_ahead(batches)
     return lambda: float(model.fit(batches, verbose=0, shuffle=False).history["loss"][0])
 
 
