@@ -1,9 +1,10 @@
-"""The fastest kernel for a site that normalises with the batch, behind one question to the Keras backend.
+"""The fastest kernel for a site, in batch mode or in running mode, behind one question to the Keras backend.
 
 Keras computes BN from single operations (mean, squared difference, rsqrt, multiply, subtract, add), each of
 which reads the whole input again. TensorFlow's FusedBatchNormV3 does all of it in one kernel, and its gradient
 in another, in far more time on a CPU than reading its inputs takes. Behind a convolution there are shorter ways: the
-moments of what it reads (finetune.batchnorm.gram_kernel), or two sums (finetune.batchnorm.sum_kernel).
+moments of what it reads (finetune.batchnorm.gram_kernel), or two sums (finetune.batchnorm.sum_kernel). A site that
+normalises with its running statistics is a multiplication and an addition, which the convolution does.
 """
 
 from __future__ import annotations
