@@ -134,7 +134,7 @@ def in_tf1(step: Step, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
             return tf.reduce_mean(x, (1, 2))
         case "Dense":
             return tf.matmul(x, weights[0]) + weights[1]
-    raise NotImplementedError(step.kind)
+    raise ValueError(f"a layer {step.kind} is not written here in TensorFlow 1; add its case")
 
 
 def onnx_save(network: keras.Model, folder: Path) -> Path:
@@ -183,7 +183,7 @@ def in_onnx(step: Step, constants: list[TensorProto]) -> Any:
         case "Dense":
             kernel, bias = step.weights
             return node("Gemm", [*step.inputs, constant("kernel", kernel), constant("bias", bias)])
-    raise NotImplementedError(step.kind)
+    raise ValueError(f"a layer {step.kind} is not written here in ONNX; add its case")
 
 
 def padded(config: dict[str, Any]) -> str:

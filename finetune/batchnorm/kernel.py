@@ -47,7 +47,7 @@ def normalise_with_batch(
     """
     import tensorflow as tf
 
-    behind = _convolution_behind(inputs)
+    behind = _convolution_to_use(inputs)
     if behind is not None:
         if measuring and worth_it(behind):
             return normalise_pointwise(behind, gamma, beta, epsilon)
@@ -79,13 +79,13 @@ def scaled(inputs: Any, scale: Any, offset: Any) -> Any:
 
     inputs: (batch, ..., channels). Behind a convolution the convolution does it.
     """
-    behind = _convolution_behind(inputs)
+    behind = _convolution_to_use(inputs)
     if behind is not None:
         return behind.scaled(scale, offset)
     return ops.cast(inputs, scale.dtype) * scale + offset
 
 
-def _convolution_behind(inputs: Any) -> Convolution | None:
+def _convolution_to_use(inputs: Any) -> Convolution | None:
     """Not on an accelerator: there the fused kernel is cuDNN's, and products may be rounded to 10 bits (TF32)."""
     behind = convolution_behind(inputs)
     if behind is None:

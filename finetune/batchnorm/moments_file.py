@@ -7,6 +7,7 @@ cut (finetune.batchnorm.layerwise.Combine), since what one site stores decides w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ import numpy as np
 
 from finetune.batchnorm.moments import PopulationMoments
 from finetune.damaged_archive import DAMAGED
+
+DIGEST = re.compile("[0-9a-f]{64}")
+"""SHA-256, in hexadecimal."""
 
 REFERENCE = "reference_statistics.npz"
 """Beside every exported model: what each site sees on the training images under the final weights. A model that was
@@ -53,8 +57,7 @@ def load(path: Path) -> SavedMoments:
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 moments = {str(site): _moments(arrays, number) for number, site in enumerate(arrays["paths"])}
-                digests = tuple(map(str, arrays["digests"])) if "digests" in arrays else ()
-                return SavedMoments(moments, int(arrays["images"]), digests)
+                return SavedMoments(moments, int(arrays["images"]), _digests(arrays))
         # an OSError in here is one of an archive that points out of itself
         except DAMAGED as error:
             reason = str(error) or type(error).__name__
@@ -85,6 +88,15 @@ def _moments(arrays: Any, number: int) -> PopulationMoments:
     if mean.ndim != 1 or mean.shape != m2.shape:
         raise ValueError(f"site {number}: mean {mean.shape}, m2 {m2.shape}")
     return PopulationMoments(float(arrays["counts"][number]), mean, m2)
+
+
+def _digests(arrays: Any) -> tuple[str, ...]:
+    """They go into records as they are, so that they are nothing but hashes. Older files have none."""
+    digests = tuple(map(str, arrays["digests"])) if "digests" in arrays else ()
+    for digest in digests:
+        if not DIGEST.fullmatch(digest):
+            raise ValueError(f"digests: expected 64 hexadecimal digits each, found {digest[:20]!r}")
+    return digests
 
 
 def _require_same_sites(

@@ -42,8 +42,8 @@ class Meeting:
     folder: Path
     shard: Shard
     identity: str
+    digest: str
     patience: float = PATIENCE
-    digest: str = ""
     digests: tuple[str, ...] = ()
     steps: int = 0
 

@@ -53,5 +53,5 @@ def pooling(subject: Subject, images: ImageSet, settings: Settings, note: Callab
     if not settings.publishes:
         note(f"{settings.shard}: the first one judges and publishes")
     identity = identity_of(model_hash(subject.version), images.source, settings)
-    meeting = Meeting(settings.meet, settings.shard, identity, digest=images.digest)
+    meeting = Meeting(settings.meet, settings.shard, identity, images.digest)
     return Pooling(meeting.combine, lambda: meeting.digests)

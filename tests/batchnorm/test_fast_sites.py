@@ -238,7 +238,7 @@ def test_a_nan_is_seen_in_the_loss_of_its_step(build, policy):
 
 
 def test_frozen_sites_are_a_part_of_the_convolution_in_front_of_them():
-    """What reads the images goes through four convolutions, and nothing multiplies what comes out of them."""
+    """Kernels are multiplied by the scale, 3 x 3 and 1 x 1 ones, and nothing that the convolutions make."""
     model = wide_net()
     with fast_sites(model, sites_of(model, "freeze")):
         traced = tf.function(lambda x: model(x, training=True), autograph=False)

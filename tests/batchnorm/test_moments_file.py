@@ -40,6 +40,13 @@ def test_what_is_read_is_what_was_written_to_the_bit(tmp_path):
         assert again.moments[path].m2.tobytes() == moments.m2.tobytes()
 
 
+def test_a_digest_that_is_no_hash_is_refused(tmp_path):
+    """It would stand in the record of a recalibration."""
+    save(tmp_path / "part.npz", replace(measured(two_sites(7), 7), digests=("ab" * 32, "<script>")))
+    with pytest.raises(ValueError, match=r"expected 64 hexadecimal digits each, found '<script>'"):
+        load(tmp_path / "part.npz")
+
+
 @given(cuts=st.lists(st.integers(1, 39), min_size=1, max_size=5, unique=True), turn=st.integers(0, 5))
 @settings(deadline=None)
 def test_shares_in_any_order_merge_to_the_moments_of_all_values(cuts, turn):

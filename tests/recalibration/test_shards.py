@@ -25,6 +25,7 @@ from finetune.share_run import measure_share
 from tests.nets import SIZE, functional_net
 
 COUNT, BATCH = 90, 16
+DIGEST = "ab" * 32
 TOLD = {"image_size": SIZE, "scale": "none"}
 
 
@@ -145,15 +146,15 @@ def some_moments(offset=0.0):
 
 
 def test_a_share_that_does_not_come_is_named(tmp_path):
-    alone = Meeting(tmp_path, Shard(1, 3), "x", patience=0.1)
+    alone = Meeting(tmp_path, Shard(1, 3), "x", DIGEST, patience=0.1)
     with pytest.raises(DataError, match=r"share 2 of 3 has not come to cut 0 within 0\.1 s"):
         alone.combine(some_moments())
 
 
 def test_what_an_earlier_measurement_left_is_not_taken(tmp_path):
-    Meeting(tmp_path, Shard(1, 1), "x").combine(some_moments())
+    Meeting(tmp_path, Shard(1, 1), "x", DIGEST).combine(some_moments())
     with pytest.raises(OutputError, match="is there already, from an earlier measurement"):
-        Meeting(tmp_path, Shard(1, 1), "x").combine(some_moments())
+        Meeting(tmp_path, Shard(1, 1), "x", DIGEST).combine(some_moments())
 
 
 def test_shares_of_different_settings_do_not_mix(tmp_path):
@@ -162,7 +163,7 @@ def test_shares_of_different_settings_do_not_mix(tmp_path):
     def share(number, identity):
         try:
             outcomes.append(
-                Meeting(tmp_path, Shard(number, 2), identity, patience=20).combine(some_moments())
+                Meeting(tmp_path, Shard(number, 2), identity, DIGEST, patience=20).combine(some_moments())
             )
         except DataError as error:
             outcomes.append(error)
