@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -219,12 +220,14 @@ def log_datasets(running: Running) -> None:
         )
 
 
-def prove(running: Running, trained: Trained) -> tuple[Check, ...]:
-    """What the policy promised, on the model as it will be exported."""
+def prove(
+    running: Running, trained: Trained, predict: Callable[[Any], Any] | None = None
+) -> tuple[Check, ...]:
+    """What the policy promised, on the model as it will be exported. predict: as in `proof.check`."""
     images = next(iter(images_only(running.splits.validation, 16)))
     sites = running.trainee.sites
     promises = running.recipe.policy.promises(sites)
-    return proof.check(promises, trained.timeline, sites, running.trainee.model, images)
+    return proof.check(promises, trained.timeline, sites, running.trainee.model, images, predict)
 
 
 def measure_reference(running: Running) -> SavedMoments:

@@ -110,7 +110,9 @@ class KeepsGraphs(keras.Model):
         ready: dict[str, Step] = {}
 
         def function(batches: Any) -> Any:
-            [images] = batches
+            [batch] = batches
+            # `predict_on_batch` hands them on in a tuple
+            images = batch[0] if isinstance(batch, tuple) else batch
             spec = tf.TensorSpec([None, *images.shape[1:]], images.dtype)
             if str(spec) not in ready:
                 ready[str(spec)] = self._step(f"predict {spec}", self.predict_step, spec)

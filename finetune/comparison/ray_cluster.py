@@ -13,7 +13,7 @@ from typing import Any
 
 from finetune.comparison.grid import Cell
 from finetune.comparison.outcome import Outcome
-from finetune.comparison.workers import carried_out, compute_on
+from finetune.comparison.workers import carried_out, compute_on, leave_imports_alone
 from finetune.errors import FinetuneError, InputError
 
 RETRIES = 3
@@ -87,5 +87,6 @@ def _carried_out(cell: Cell, prepare: Callable[[], None] | None) -> Outcome:
         if prepare:
             prepare()
         compute_on(1)
+        leave_imports_alone()
         _begun.append(True)
     return carried_out(cell)
