@@ -87,19 +87,19 @@ def planned(grid: Grid, most: int) -> str:
     """What is to be done for each line of the table, and how many cells that makes."""
     if len(grid.rates) < 2:
         return f"{grid.seeds} seeds of each: {most} cells"
-    again = ", the best and what is near it on a second" if grid.seeds > 1 else ""
     return (
-        f"each at its own learning rate, chosen on validation: {len(grid.rates)} rates on the first seed{again}; then "
-        f"{grid.seeds} seeds: {most} cells at most"
+        f"each at its own learning rate: {len(grid.rates)} on the first seed, of which the lowest is taken whose "
+        f"validation loss is near the best; then {grid.seeds} seeds: {most} cells"
     )
 
 
 def train_all(plan: Plan, journal: Journal, workers: Crew, progress: Progress, metric: Metric) -> None:
     """What is planned and not known yet; each cell is in the journal as soon as it is finished."""
-    most = plan.most()
     for cell, outcome in workers.train(lambda: plan.due(journal.known)):
         journal.add(cell.key, cell.words, outcome)
         number = len(journal.known)
+        # more where a rate was given up
+        most = max(plan.most(), number)
         progress.phase(f"  {number}/{most} {cell.words}: {in_words(outcome, metric)}")
         progress.share(number / most)
 

@@ -33,7 +33,9 @@ def compare(
     ] = None,
     learning_rates: Annotated[
         str,
-        typer.Option(metavar="R,R,...", help="Of the last stage, tried on two seeds; none: the recipe's."),
+        typer.Option(
+            metavar="R,R,...", help="Of the last stage, tried on the first seed; none: the recipe's."
+        ),
     ] = RATES,
     metric: Annotated[
         Metric, typer.Option(help="What is compared; balanced counts every class alike.")
