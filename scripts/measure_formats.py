@@ -3,10 +3,12 @@
 The bundled network with its own classifier is written in every format (scripts/trained_formats.py), and
 `finetune.recalibrate` publishes a new version of each from pictures of the changed camera, of which it is given no
 labels. First table: accuracy on the test images, clean, changed and recalibrated; the accuracy of the same network
-recalibrated in live Keras on the same pictures, and the largest difference of a logit to it; accuracy after 64
-pictures; bytes of the model that differ from its parent. Second table: the time of the measurement relative to a bare
-forward pass of the same deployed model over the same images, sides in turn, the median of the rounds; each measurement
-builds its graphs anew, and what an image costs without that is the difference to a measurement of one batch.
+recalibrated in live Keras on the same pictures, and the largest difference of a logit to it, before anything is
+recalibrated (what two engines make of the same numbers), by method, and to `layerwise` with sums in float64; accuracy
+after 64 pictures; bytes of the model that differ from its parent. Second table: the time of the measurement relative to
+a bare forward pass of the same deployed model over the same images, sides in turn, the median of the rounds; each
+measurement builds its graphs anew, and what an image costs without that is the difference to a measurement of one
+batch.
 
     uv run python scripts/measure_formats.py --images 1200 --markdown
 """
@@ -57,6 +59,8 @@ from finetune.recalibration.versions import model_in
 
 BATCH, FEW = 64, 64
 METHODS = ("layerwise", "one_pass")
+BEFORE, EXACT = "before", "exact"
+"""Among the logits: of the network as it was trained, and of `layerwise` whose sums live Keras takes in float64."""
 CAMERAS = {"fog": Shift(kind="fog", severity=3), "contrast": Shift(kind="contrast", severity=3)}
 Seconds = tuple[float, float]
 """By the clock, and of the processor, all cores together."""
@@ -74,8 +78,9 @@ class Cost:
 
 @dataclass(frozen=True)
 class Row:
-    """accuracy: clean, changed, and by method. live, apart: by method, accuracy in live Keras and the largest
-    difference of a logit to it. few: accuracy after FEW pictures. files: names of those that differ. bare: seconds."""
+    """accuracy: clean, changed, and by method. live, apart: by method, BEFORE and EXACT, accuracy in live Keras and the
+    largest difference of a logit to it. few: accuracy after FEW pictures. files: names of those that differ. bare:
+    seconds."""
 
     format: str
     accuracy: dict[str, float]
@@ -92,7 +97,7 @@ class Row:
 @dataclass(frozen=True, eq=False)
 class Scene:
     """pictures: of the changed camera, in a folder. clean, changed: test images (n, side, side, 3). live: logits of
-    the network recalibrated in live Keras, by method."""
+    the changed images in live Keras, by method, BEFORE and EXACT."""
 
     folder: Path
     pictures: Path
@@ -162,6 +167,8 @@ def set_scene(network: keras.Model, folder: Path, options: argparse.Namespace) -
     changed = photographs(tests, shift)
     labels = read_test_images()[1].astype(int)[np.array(tests)]
     live = {method: in_live_keras(network, pictures, changed, len(taken), method) for method in METHODS}
+    live[BEFORE] = logits_of(network, changed)
+    live[EXACT] = in_live_keras(network, pictures, changed, len(taken), "layerwise", precise=True)
     return Scene(folder, pictures, len(taken), photographs(tests, None), changed, labels, live)
 
 
@@ -173,19 +180,33 @@ def photographs(numbers: Sequence[int], shift: Shift | None) -> NDArray[np.uint8
 
 
 def in_live_keras(
-    network: keras.Model, pictures: Path, changed: NDArray, samples: int, method: str
+    network: keras.Model,
+    pictures: Path,
+    changed: NDArray,
+    samples: int,
+    method: str,
+    *,
+    precise: bool = False,
 ) -> NDArray:
     """Logits of the network itself, recalibrated on the same batches; it gets its statistics back."""
     sites = find_sites(network, changed[:1].astype(np.float32))
     trained = [site.statistics for site in sites]
     images = open_folder(pictures, samples)
     measure(
-        network, sites, lambda: map(np.float32, images.batches(trained_formats.SIDE, BATCH)), method=method
+        network,
+        sites,
+        lambda: map(np.float32, images.batches(trained_formats.SIDE, BATCH)),
+        method=method,
+        precise=precise,
     )
-    logits = network.predict(changed.astype(np.float32), batch_size=BATCH, verbose=0)
+    logits = logits_of(network, changed)
     for site, statistics in zip(sites, trained, strict=True):
         site.store(statistics)
-    return np.asarray(logits)
+    return logits
+
+
+def logits_of(network: keras.Model, images: NDArray[np.uint8]) -> NDArray:
+    return np.asarray(network.predict(images.astype(np.float32), batch_size=BATCH, verbose=0))
 
 
 def measured(name: str, network: keras.Model, scene: Scene, rounds: int) -> Row:
@@ -202,17 +223,18 @@ def measured(name: str, network: keras.Model, scene: Scene, rounds: int) -> Row:
     logits = {
         method: predicted(open_model(version), scene.changed) for method, (version, _) in versions.items()
     }
+    logits[BEFORE], logits[EXACT] = predicted(served, scene.changed), logits["layerwise"]
     version, changed = versions["layerwise"]
     bare, cost = timed(served, scene, rounds)
     return Row(
         format=name,
         accuracy={
             "clean": scene.accuracy(predicted(served, scene.clean)),
-            "changed": scene.accuracy(predicted(served, scene.changed)),
-            **{method: scene.accuracy(values) for method, values in logits.items()},
+            "changed": scene.accuracy(logits[BEFORE]),
+            **{method: scene.accuracy(logits[method]) for method in METHODS},
         },
         live={method: scene.accuracy(values) for method, values in scene.live.items()},
-        apart={method: float(np.abs(logits[method] - scene.live[method]).max()) for method in METHODS},
+        apart={kind: float(np.abs(values - scene.live[kind]).max()) for kind, values in logits.items()},
         few=scene.accuracy(predicted(open_model(few), scene.changed)),
         bytes_changed=changed,
         files=differing(original, version),
@@ -340,7 +362,7 @@ def accuracies(row: Row) -> tuple[str, ...]:
         row.format,
         *(f"{a[kind]:.4f}" for kind in ("clean", "changed", *METHODS)),
         " / ".join(f"{row.live[method]:.4f}" for method in METHODS),
-        " / ".join(f"{row.apart[method]:.0e}" for method in METHODS),
+        " / ".join(f"{row.apart[kind]:.0e}" for kind in (BEFORE, *METHODS, EXACT)),
         f"{row.few:.4f}",
         f"{row.bytes_changed:,}",
         files,

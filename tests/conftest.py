@@ -16,6 +16,8 @@ os.environ["TFDS_DATA_DIR"] = tempfile.mkdtemp(prefix="finetune-tests-")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # as the command line does (finetune/cli/quiet.py): the kernels under test are those that users run
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# workers of pytest-xdist share the cores: threads of each that wait for a small operation's end take them from others
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 
 @pytest.fixture

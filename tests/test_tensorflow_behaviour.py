@@ -94,6 +94,22 @@ def test_a_function_that_was_written_down_is_known_called_and_forgotten():
     assert not context.context().has_function(name)
 
 
+def test_an_array_is_copied_but_where_its_memory_is_handed_over():
+    """Why finetune.batchnorm.tf_network takes what was on disk by DLPack, which ends the process where an array does
+    not begin at a multiple of 64 bytes."""
+    room = np.zeros(4096 + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    array = room[start : start + 4096].view(np.float32)
+    copied, shared = tf.convert_to_tensor(array), tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+    array[5] = 7.0
+    assert (float(copied[5]), float(shared[5])) == (0.0, 7.0)
+    held = weakref.ref(array)
+    del array
+    assert held() is not None
+    del shared
+    assert held() is None
+
+
 def test_what_a_training_step_registers_holds_its_graph_for_good():
     """Why finetune.batchnorm.step_gradients takes it back, and how it finds the graph."""
     before = set(ops.gradient_registry.list())

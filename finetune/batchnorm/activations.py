@@ -10,6 +10,14 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+ALIGNMENT = 64
+"""Bytes; at any other address TensorFlow takes no memory of ours."""
+
+
+class ReadBack(np.ndarray):
+    """What was on disk. It begins at a multiple of ALIGNMENT and nobody else holds it: a backend may take its memory as
+    it is."""
+
 
 @dataclass
 class Budget:
@@ -91,9 +99,16 @@ class Activations:
             return kept
         self._file.seek(kept.offset)
         size = int(np.prod(kept.shape, dtype=np.int64)) * kept.dtype.itemsize
-        values = np.empty(size, np.uint8)
+        values = _aligned(size)
         self._file.readinto(values.data)  # type: ignore[attr-defined]
-        return values.view(kept.dtype).reshape(kept.shape)
+        return values.view(kept.dtype).reshape(kept.shape).view(ReadBack)
+
+
+def _aligned(size: int) -> NDArray[np.uint8]:
+    """Bytes that begin where a ReadBack does."""
+    whole = np.empty(size + ALIGNMENT, np.uint8)
+    start = -whole.ctypes.data % ALIGNMENT
+    return whole[start : start + size]
 
 
 def _size(tensor: Any) -> int:

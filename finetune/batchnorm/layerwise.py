@@ -111,6 +111,7 @@ class _Counted:
             inputs = list(batch) if isinstance(batch, tuple | list) else [batch]
             self.images += int(inputs[0].shape[0])
             yield inputs
+            del batch, inputs
         if not self.images:
             raise ValueError("no image was measured: the calibration set is empty")
 
@@ -134,6 +135,8 @@ class _Work:
             keep, moments = segment(tensors)
             kept.put(keep)
             _pool(pools, moments)
+            # while the next batch is read, nothing of this one lies beside it
+            del tensors, keep
         return [pool for (pool,) in pools]
 
     def measure(
@@ -144,6 +147,7 @@ class _Work:
         pools: list[list[PopulationMoments]] = [[] for _ in sites]
         for tensors in kept:
             _pool(pools, segment(tensors)[1])
+            del tensors
         return self.combine([pool for (pool,) in pools])
 
     def exact(self, moments: Sequence[PopulationMoments], kept: Activations) -> Sequence[PopulationMoments]:

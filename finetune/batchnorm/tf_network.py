@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from finetune.batchnorm.activations import ReadBack
 from finetune.batchnorm.graph_function import GraphFunction, data_inputs, make_known
 from finetune.batchnorm.kernel import kernel_takes
 from finetune.batchnorm.layerwise import Segment
@@ -20,6 +21,9 @@ from finetune.batchnorm.op_registry import outputs_of
 from finetune.batchnorm.plan import Dataflow, Groups, Operation
 
 PREFIX = "finetune_moments"
+
+SHARED = (np.float16, np.float32, np.float64)
+"""Types that NumPy hands over without a copy; it does not know bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ class TFNetwork:
         )
 
         def run(tensors: Sequence[Any]) -> tuple[list[Any], list[PopulationMoments]]:
-            fed = [tf.convert_to_tensor(t) for t in tensors]
+            fed = [_tensor(t) for t in tensors]
             results = piece(fed)
             known = dict(zip([*feeds, *made], [*fed, *results[: len(made)]], strict=True))
             values = iter(results[len(made) :])
@@ -202,6 +206,13 @@ class TFNetwork:
                 wanted.add(name)
                 open_names += [t for t in data_inputs(by_name[name]) if t not in stop]
         return [node for name, node in by_name.items() if name in wanted]
+
+
+def _tensor(values: Any) -> Any:
+    """A tensor of these values; `tf.convert_to_tensor` takes twice their memory for the time of two copies."""
+    if isinstance(values, ReadBack) and values.size and values.dtype in SHARED:
+        return tf.experimental.dlpack.from_dlpack(values.__dlpack__())
+    return tf.convert_to_tensor(values)
 
 
 def producer(tensor: str) -> str:

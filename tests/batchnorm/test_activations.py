@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 
-from finetune.batchnorm.activations import Activations, Budget
+from finetune.batchnorm.activations import ALIGNMENT, Activations, Budget, ReadBack
 
 
 def batches(dtype=np.float32):
@@ -30,6 +32,20 @@ def test_what_was_put_comes_back_in_order_bit_by_bit(memory, dtype):
         ]
     drained = [[np.asarray(t) for t in batch] for batch in kept.drain()]
     assert [[t.tobytes() for t in b] for b in drained] == [[t.tobytes() for t in b] for b in put]
+
+
+@given(
+    st.lists(st.integers(0, 300), min_size=1, max_size=8),
+    st.sampled_from([np.float16, np.float32, np.float64]),
+)
+def test_what_was_on_disk_begins_where_a_backend_takes_memory_as_it_is(sizes, dtype):
+    kept = Activations(Budget(0))
+    for size in sizes:
+        kept.put([np.full(size, size, dtype)])
+    for size, [values] in zip(sizes, kept.drain(), strict=True):
+        assert isinstance(values, ReadBack)
+        assert values.ctypes.data % ALIGNMENT == 0
+        assert values.tolist() == [size] * size
 
 
 def test_memory_is_never_above_the_budget_and_all_given_back():

@@ -1,6 +1,7 @@
 """Exact statistics against the float64 NumPy network, and the laws that they obey at every site."""
 
 import threading
+import weakref
 
 import keras
 import numpy as np
@@ -193,6 +194,23 @@ def test_beyond_the_memory_budget_activations_go_to_disk_and_change_nothing(mode
     assert 0 < cost.peak <= largest
     assert cost.spilled > 0
     assert worst([s.statistics for s in sites], pairs(in_memory)) < 2e-5
+
+
+def test_a_batch_of_images_is_gone_when_the_next_one_is_read(model, sites):
+    """Memory holds one batch beside what is kept between the sites, not two."""
+    x, earlier, alive = photographs(48), [], []
+
+    def batches():
+        for start in (0, 16, 32):
+            alive.append(sum(batch() is not None for batch in earlier))
+            batch = x[start : start + 16].copy()
+            earlier.append(weakref.ref(batch))
+            yield batch
+            del batch
+
+    network, epsilons = trace(model, sites, x), [s.epsilon for s in sites]
+    layerwise(network, batches(), lambda *_: 0.0, memory=10**9, epsilons=epsilons)
+    assert alive == [0, 0, 0]
 
 
 def test_parallel_calls_of_a_shared_site_are_pooled():
