@@ -15,8 +15,12 @@ ALIGNMENT = 64
 
 
 class ReadBack(np.ndarray):
-    """What was on disk. It begins at a multiple of ALIGNMENT and nobody else holds it: a backend may take its memory as
-    it is."""
+    """What was on disk. Nobody else holds it: a backend may take its memory as it is."""
+
+    @property
+    def aligned(self) -> bool:
+        """Whether it is whole and begins at a multiple of ALIGNMENT, as it does when it is read."""
+        return self.flags.c_contiguous and self.ctypes.data % ALIGNMENT == 0
 
 
 @dataclass
@@ -105,7 +109,7 @@ class Activations:
 
 
 def _aligned(size: int) -> NDArray[np.uint8]:
-    """Bytes that begin where a ReadBack does."""
+    """Bytes that begin at a multiple of ALIGNMENT."""
     whole = np.empty(size + ALIGNMENT, np.uint8)
     start = -whole.ctypes.data % ALIGNMENT
     return whole[start : start + size]

@@ -209,8 +209,9 @@ class TFNetwork:
 
 
 def _tensor(values: Any) -> Any:
-    """A tensor of these values; `tf.convert_to_tensor` takes twice their memory for the time of two copies."""
-    if isinstance(values, ReadBack) and values.size and values.dtype in SHARED:
+    """A tensor of these values; `tf.convert_to_tensor` copies them."""
+    # a part of a ReadBack is one to NumPy, and at another address DLPack ends the process
+    if isinstance(values, ReadBack) and values.aligned and values.dtype in SHARED:
         return tf.experimental.dlpack.from_dlpack(values.__dlpack__())
     return tf.convert_to_tensor(values)
 

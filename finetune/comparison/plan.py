@@ -3,7 +3,7 @@
 A rate that suits `retrain` makes policies with fixed statistics diverge. All rates are tried on the first seed, and the
 lowest one is taken whose validation loss is near that of the best one: of rates that one seed does not tell apart, the
 lowest is the farthest from where trainings diverge, as one takes the simplest of models within one standard error
-(Breiman, Friedman, Olshen & Stone 1984, section 3.4.3). A rate under which the second seed fails is not taken either,
+(Breiman, Friedman, Olshen & Stone 1984). A rate under which the second seed fails is not taken either,
 as long as there is another one. The test split is not looked at. Each arm goes on by itself: what its next cells are
 depends on its own outcomes alone.
 """
@@ -19,7 +19,7 @@ from finetune.comparison.grid import Cell, Grid
 from finetune.comparison.outcome import Outcome
 
 NEAR = 1.1
-"""Times the loss of the best rate, up to which another one may be the best on another seed (recipes/README.md)."""
+"""Times the loss of the best rate, up to which another one may be the best on another seed."""
 
 Outcomes = Mapping[str, Outcome]
 """By key of the cell."""

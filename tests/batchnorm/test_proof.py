@@ -152,7 +152,8 @@ def test_a_built_site_that_no_forward_pass_reaches_fails():
     assert check.detail == "2 sites found, 1 reached: unused"
 
 
-def test_a_model_that_normalises_with_the_batch_in_service_is_caught():
+@pytest.mark.parametrize("asked", ["called", "asked by a graph"])
+def test_a_model_that_normalises_with_the_batch_in_service_is_caught(asked):
     class Stray(layers.BatchNormalization):
         def call(self, inputs, training=None, mask=None):
             return super().call(inputs, training=True, mask=mask)
@@ -160,5 +161,15 @@ def test_a_model_that_normalises_with_the_batch_in_service_is_caught():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, layers.Softmax()(Stray()(inputs)))
     x = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
-    check = proof.independent_of_batch_mates(model, x)
+    predict = None if asked == "called" else model.predict_on_batch
+    check = proof.independent_of_batch_mates(model, x, predict)
     assert not check.passed
+
+
+def test_what_is_asked_is_what_service_makes_of_a_batch(model):
+    x = images(8)
+    check = proof.independent_of_batch_mates(
+        model, x, lambda batch: model(batch, training=False) + len(batch)
+    )
+    assert not check.passed
+    assert proof.independent_of_batch_mates(model, x, model.predict_on_batch).passed
