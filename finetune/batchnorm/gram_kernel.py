@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from finetune.batchnorm.producer import Convolution
+from finetune.batchnorm.channel_sums import fold_of, sum_of_values
+from finetune.batchnorm.conv_names import ConvNames
 
 WIDER, POSITIONS = 3, 0.25
 """Taken where the convolution makes at least so many times the channels it reads, from images with at least so many
@@ -23,50 +24,42 @@ times as many positions as it reads channels: elsewhere the products of the chan
 
 CANCELS = 64.0
 """Where outputs vary more than so many times less than their summands would by themselves, float32 loses too much, and
-their variance is measured on y itself."""
+their moments must be measured on y itself."""
 
 
-def worth_it(behind: Convolution) -> bool:
-    """Whether `normalise_pointwise` takes this convolution, and is faster than the fused kernel."""
-    if not behind.pointwise or behind.x.shape.rank != 4:
+def worth_it(behind: ConvNames) -> bool:
+    """Whether `normalise_pointwise` takes this convolution, and is faster than sums of its outputs."""
+    if not behind.pointwise:
         return False
-    _, height, width, channels = behind.x.shape
-    if height is None or width is None:
+    _, height, width, channels = behind.x_shape
+    if height is None or width is None or channels is None:
         return False
-    return bool(behind.kernel.shape[-1] >= WIDER * channels and height * width >= POSITIONS * channels)
+    made = behind.kernel_shape[-1]
+    return made is not None and made >= WIDER * channels and height * width >= POSITIONS * channels
 
 
-def normalise_pointwise(behind: Convolution, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any]:
-    """What `kernel.normalise_with_batch` says of the outputs of this convolution, but for their gradients."""
+def normalise_pointwise(
+    x: Any, kernel: Any, bias: Any, gamma: Any, beta: Any, epsilon: float
+) -> tuple[Any, tuple[Any, Any, Any], Any]:
+    """The site's outputs; count, mean and biased variance of its inputs x * kernel + bias; whether summands cancel.
+
+    x: (batch, height, width, read). kernel: (1, 1, read, made). bias: (made,), or None. gamma, beta: (made,). All
+    float32, no gradients.
+    """
     import tensorflow as tf
 
-    read, made = behind.kernel.shape[2:]
-    kernel = tf.reshape(behind.kernel, [read, made])
-    positions = tf.cast(tf.size(behind.x) // read, tf.float32)
-    mean = tf.raw_ops.BiasAddGrad(out_backprop=behind.x) / positions
-    centred = behind.x - mean
+    read, made = kernel.shape[2:]
+    products = tf.reshape(kernel, [read, made])
+    count = tf.size(x) // read
+    positions = tf.cast(count, tf.float32)
+    mean = sum_of_values(x, fold_of(x.shape)) / positions
+    centred = x - mean
     rows = tf.reshape(centred, [-1, read])
-    variance = _variance(rows, kernel, tf.matmul(rows, rows, transpose_a=True) / positions)
-    scale = tf.math.rsqrt(variance + epsilon)
-    if gamma is not None:
-        scale = scale * gamma
-    outputs = tf.nn.conv2d(centred, (kernel * scale)[None, None], 1, "VALID")
-    of_y = tf.linalg.matvec(kernel, mean, transpose_a=True)
-    return (
-        outputs if beta is None else tf.nn.bias_add(outputs, tf.cast(beta, tf.float32)),
-        of_y if behind.bias is None else of_y + behind.bias,
-        variance,
-    )
-
-
-def _variance(rows: Any, kernel: Any, covariance: Any) -> Any:
-    """diag(W' S W); of y itself where that is a small difference of large numbers. rows: x - m, (positions, read)."""
-    import tensorflow as tf
-
-    short = tf.reduce_sum(kernel * tf.matmul(covariance, kernel), 0)
-    summands = tf.linalg.matvec(tf.square(kernel), tf.linalg.diag_part(covariance), transpose_a=True)
-
-    def long() -> Any:
-        return tf.reduce_mean(tf.square(tf.matmul(rows, kernel)), 0)
-
-    return tf.cond(tf.reduce_any(summands > CANCELS * short), long, lambda: short)
+    covariance = tf.matmul(rows, rows, transpose_a=True) / positions
+    variance = tf.maximum(tf.reduce_sum(products * tf.matmul(covariance, products), 0), 0.0)
+    summands = tf.linalg.matvec(tf.square(products), tf.linalg.diag_part(covariance), transpose_a=True)
+    scale = gamma * tf.math.rsqrt(variance + epsilon)
+    outputs = tf.nn.bias_add(tf.nn.conv2d(centred, kernel * scale, 1, "VALID"), beta)
+    of_y = tf.linalg.matvec(products, mean, transpose_a=True)
+    cancels = tf.reduce_any(summands > CANCELS * (variance + epsilon))
+    return outputs, (count, of_y if bias is None else of_y + bias, variance), cancels

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import tensorflow as tf
 from tensorflow.python.eager import context, execute
@@ -20,6 +20,26 @@ from finetune.batchnorm.op_registry import outputs_of
 COUNT = itertools.count()
 LEFT_OUT = "_class"
 """What an operation is to be placed beside may lie outside of the piece."""
+
+
+def _only(optimizers: Sequence[str], times: int) -> bytes:
+    """Options of a session in which nothing else is done to a graph."""
+    options = tf.compat.v1.ConfigProto()
+    options.graph_options.rewrite_options.optimizers.extend(optimizers)
+    options.graph_options.rewrite_options.meta_optimizer_iterations = times
+    options.graph_options.rewrite_options.min_graph_nodes = -1
+    return options.SerializeToString()
+
+
+Optimised = Literal["barely", "well", "as served"]
+
+OPTIONS: Mapping[Optimised, bytes] = {
+    "barely": _only(["remap"], 1),
+    "well": _only(["constfold", "remap"], 2),
+    "as served": b"",
+}
+"""barely: operations are fused, for what runs a few times. well: multiplications by one are left out before, as a
+swish has one that hinders its being fused. as served: all that a server does."""
 
 
 class GraphFunction:
@@ -36,12 +56,12 @@ class GraphFunction:
         results: Sequence[str],
         signatures: Mapping[str, Any],
         *,
-        as_served: bool = False,
+        optimised: Optimised = "barely",
     ) -> None:
-        """as_served: optimised by TensorFlow as a server would; a piece that runs a few times does not repay that."""
+        """optimised: how much TensorFlow does to the graph before it runs it first, see OPTIONS."""
         self._name = f"finetune_piece_{next(COUNT)}"
         self._results = len(results)
-        self._options = "" if as_served else BARELY_OPTIMISED
+        self._options = OPTIONS[optimised]
         context.context().add_function_def(_definition(self._name, nodes, arguments, results, signatures))
         weakref.finalize(self, _forget, self._name).atexit = False
 
@@ -99,18 +119,6 @@ def _definition(
         definition.signature.output_arg.add(name=f"r{place}", type=kind)
         definition.ret[f"r{place}"] = reference
     return definition
-
-
-def _barely_optimised() -> bytes:
-    """Options of a session in which operations are fused and nothing else is done to a graph."""
-    options = tf.compat.v1.ConfigProto()
-    options.graph_options.rewrite_options.optimizers.append("remap")
-    options.graph_options.rewrite_options.meta_optimizer_iterations = 1
-    options.graph_options.rewrite_options.min_graph_nodes = -1
-    return options.SerializeToString()
-
-
-BARELY_OPTIMISED = _barely_optimised()
 
 
 def data_inputs(node: Any) -> list[str]:

@@ -2,9 +2,9 @@
 
 Keras computes BN from single operations (mean, squared difference, rsqrt, multiply, subtract, add), each of
 which reads the whole input again. TensorFlow's FusedBatchNormV3 does all of it in one kernel, and its gradient
-in another, in far more time on a CPU than reading its inputs takes. Behind a convolution there are shorter ways: the
-moments of what it reads (finetune.batchnorm.gram_kernel), or two sums (finetune.batchnorm.sum_kernel). A site that
-normalises with its running statistics is a multiplication and an addition, which the convolution does.
+in another, in far more time on a CPU than reading its inputs takes. Behind a convolution two sums are a shorter way
+(finetune.batchnorm.sum_kernel). A site that normalises with its running statistics is a multiplication and an addition,
+which the convolution does.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from finetune.batchnorm.gram_kernel import normalise_pointwise, worth_it
-from finetune.batchnorm.producer import Convolution, convolution_behind
+from finetune.batchnorm.producer import convolution_to_use
 from finetune.batchnorm.sum_kernel import normalise_about
 
 FUSED_DTYPES = ("float32", "float16", "bfloat16")
@@ -34,25 +33,21 @@ def kernel_takes(rank: int, axis: int, dtype: str) -> bool:
 
 
 def normalise_with_batch(
-    inputs: Any, gamma: Any, beta: Any, epsilon: float, about: Any = None, *, measuring: bool = False
+    inputs: Any, gamma: Any, beta: Any, epsilon: float, about: Any = None
 ) -> tuple[Any, Any, Any]:
     """Normalise with the batch's own moments: outputs, mean and biased variance.
 
     inputs: (batch, ..., channels), such that `fusible` is true. gamma, beta: (channels,), None is ones, zeros.
-    about: where the mean is expected, (channels,), such as the running mean; None where nothing is known.
-    measuring: nobody asks for gradients, and a NaN that becomes 0 behind the next ReLU hides nothing. The outputs
+    about: where the mean is expected, (channels,), such as the running mean; None where nothing is known. The outputs
     have the dtype of the inputs; mean and variance are float32, (channels,), and the arithmetic is float32 whatever the
     inputs. Gradients flow from the outputs to inputs, gamma and beta and are those of the definition, moments included;
     mean and variance are constants to them.
     """
     import tensorflow as tf
 
-    behind = _convolution_to_use(inputs)
-    if behind is not None:
-        if measuring and worth_it(behind):
-            return normalise_pointwise(behind, gamma, beta, epsilon)
-        if about is not None:
-            return normalise_about(behind, about, gamma, beta, epsilon)
+    behind = convolution_to_use(inputs)
+    if behind is not None and about is not None:
+        return normalise_about(behind, about, gamma, beta, epsilon)
     channels = inputs.shape[-1]
     # the kernel knows rank 4 only, and to its moments all positions are alike
     images = inputs if len(inputs.shape) == 4 else tf.reshape(inputs, [1, 1, -1, channels])
@@ -65,8 +60,7 @@ def normalise_with_batch(
         epsilon=epsilon,
         is_training=True,
     )
-    if not measuring:
-        mean = _not_hidden(outputs, mean)
+    mean = _not_hidden(outputs, mean)
     if images is not inputs:
         outputs = tf.reshape(outputs, tf.shape(inputs))
         outputs.set_shape(inputs.shape)
@@ -79,20 +73,10 @@ def scaled(inputs: Any, scale: Any, offset: Any) -> Any:
 
     inputs: (batch, ..., channels). Behind a convolution the convolution does it.
     """
-    behind = _convolution_to_use(inputs)
+    behind = convolution_to_use(inputs)
     if behind is not None:
         return behind.scaled(scale, offset)
     return ops.cast(inputs, scale.dtype) * scale + offset
-
-
-def _convolution_to_use(inputs: Any) -> Convolution | None:
-    """Not on an accelerator: there the fused kernel is cuDNN's, and products may be rounded to 10 bits (TF32)."""
-    behind = convolution_behind(inputs)
-    if behind is None:
-        return None
-    import tensorflow as tf
-
-    return None if tf.config.list_logical_devices("GPU") else behind
 
 
 def _not_hidden(outputs: Any, mean: Any) -> Any:

@@ -46,6 +46,14 @@ def matched_affine(stored: RunningStatistics, reference: RunningStatistics, epsi
     return sd_ref / s, (mu_ref - m) / s
 
 
+def with_affine(gamma: Float64, beta: Float64, affine: Affine | None) -> tuple[Float64, Float64]:
+    """gamma and beta that do to normalised values what `affine` and then they do."""
+    if affine is None:
+        return gamma, beta
+    scale, offset = affine
+    return gamma * scale, beta + gamma * offset
+
+
 def with_prior(
     before: RunningStatistics, measured: RunningStatistics, prior: float, images: int
 ) -> RunningStatistics:

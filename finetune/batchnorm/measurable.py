@@ -8,7 +8,7 @@ from typing import Protocol
 from finetune.batchnorm.layerwise import Combine, Settle
 from finetune.batchnorm.matching import Affine
 from finetune.batchnorm.moments import PopulationMoments
-from finetune.batchnorm.population import Batches
+from finetune.batchnorm.passes import Batches
 from finetune.batchnorm.targets import MeasuredSite
 
 

@@ -13,7 +13,7 @@ from finetune.batchnorm.layerwise import Combine, of_all_workers
 from finetune.batchnorm.live_model import LiveModel
 from finetune.batchnorm.measurable import Measurable
 from finetune.batchnorm.naming import some
-from finetune.batchnorm.population import Batches
+from finetune.batchnorm.passes import Batches
 from finetune.batchnorm.sample_order import OrderWatch
 from finetune.batchnorm.shift import distance
 from finetune.batchnorm.sites import BNSite

@@ -1,7 +1,7 @@
 """Operations that take the moments of a tensor inside a graph, and what their results mean.
 
-Where TensorFlow has its fused kernel for the tensor it is one operation, which also gives what a site hands on that
-normalises with the batch.
+Of images on a CPU these are two sums. Elsewhere, where TensorFlow has its fused kernel for the tensor, it is one
+operation, which also gives what a site hands on that normalises with the batch.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from finetune.batchnorm.batch_moments import batch_moments
+from finetune.batchnorm.channel_sums import fold_of, sum_of_products, sum_of_values
 from finetune.batchnorm.moments import PopulationMoments
-from finetune.batchnorm.written_nodes import Template, constant, placed, template
+from finetune.batchnorm.written_nodes import Template, placed, template
 
 Shape = tuple[int | None, ...]
-FLOAT32 = np.float32
 
 MEASURED = ("measured/count", "measured/mean", "measured/variance")
 """Names in a scratch graph; TensorFlow would number a "mean" beside a "Mean"."""
@@ -54,25 +54,15 @@ def fused(
     rank: int,
     dtype: Any,
     *,
-    scale: ArrayLike,
-    offset: ArrayLike,
+    scale: str,
+    offset: str,
     epsilon: float = 1.0,
 ) -> tuple[Watch, str]:
     """The moments of a tensor (batch, ..., channels), and the tensor normalised with them.
 
-    scale, offset: (channels,), what gamma and beta are to the normalised values.
+    scale, offset: tensors (channels,), float32, what gamma and beta are to the normalised values.
     """
-    nodes = [
-        constant(f"{prefix}/scale", np.asarray(scale, FLOAT32)),
-        constant(f"{prefix}/offset", np.asarray(offset, FLOAT32)),
-        *placed(
-            _kernel(rank, dtype, epsilon),
-            prefix,
-            inputs=tensor,
-            scale=f"{prefix}/scale:0",
-            offset=f"{prefix}/offset:0",
-        ),
-    ]
+    nodes = placed(_kernel(rank, dtype, epsilon), prefix, inputs=tensor, scale=scale, offset=offset)
     names = (f"{prefix}/size:0", f"{prefix}/kernel:1", f"{prefix}/kernel:2")
     return Watch(nodes, names, fused=True), f"{prefix}/outputs:0" if rank != 4 else f"{prefix}/kernel:0"
 
@@ -100,6 +90,32 @@ def _kernel(rank: int, dtype: Any, epsilon: float) -> Template:
     return template(
         build, inputs=(dtype, [None] * rank), scale=(tf.float32, [None]), offset=(tf.float32, [None])
     )
+
+
+def summed(prefix: str, tensor: str, shape: Shape) -> Watch:
+    """The moments of a float32 tensor (batch, height, width, channels), of which only the batch may be open.
+
+    Two sums about what the first image says of the mean: rounding is that of the tensor itself wherever its mean is.
+    """
+    count, mean, variance = (f"{prefix}/{name}:0" for name in MEASURED)
+    return Watch(placed(_sums(shape), prefix, inputs=tensor), (count, mean, variance), fused=False)
+
+
+@cache
+def _sums(shape: Shape) -> Template:
+    def build(inputs: Any) -> None:
+        fold = fold_of(shape)
+        about = tf.reduce_mean(inputs[:1], [0, 1, 2])
+        y = tf.nn.bias_add(inputs, -about)
+        count = tf.size(y) // shape[-1]
+        positions = tf.cast(count, tf.float32)
+        mean = sum_of_values(y, fold) / positions
+        variance = tf.maximum(sum_of_products(y, y, fold) / positions - tf.square(mean), 0.0)
+        moments = count, tf.cast(about, tf.float64) + tf.cast(mean, tf.float64), variance
+        for name, moment in zip(MEASURED, moments, strict=True):
+            tf.identity(moment, name=name)
+
+    return template(build, inputs=(tf.float32, shape))
 
 
 def reduced(

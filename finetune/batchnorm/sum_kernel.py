@@ -1,9 +1,9 @@
 """A site behind any other convolution, normalised from two sums: of its inputs, and of their squares.
 
-Two kernels of TensorFlow read a tensor and write a few numbers: the gradient of a bias is the sum of a channel, and
-that of a depthwise kernel of one position the sum of a channel's products. E[y²] - E[y]² loses digits where the mean
-is far from zero, so the convolution gets the running mean as a bias, at no cost, and what is summed is y about it.
-Where the batch is far from the running mean, the squares are summed once more, about the mean of the batch.
+Two kernels of TensorFlow read a tensor and write such sums (finetune.batchnorm.channel_sums). E[y²] - E[y]² loses
+digits where the mean is far from zero, so the convolution gets the running mean as a bias, at no cost, and what is
+summed is y about it. Where the batch is far from the running mean, the squares are summed once more, about the mean of
+the batch.
 
     d gamma = sum dz (y - mean) / sqrt(variance + epsilon), and the gradient of the inputs is
     s dz - s / n (sum dz + (y - mean) d gamma / sqrt(variance + epsilon)), with s = gamma / sqrt(variance + epsilon).
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from finetune.batchnorm.channel_sums import sum_of_products, sum_of_values
 from finetune.batchnorm.producer import Convolution
 
 FAR = 1.0
@@ -41,19 +42,19 @@ def _differentiable(epsilon: float) -> Any:
     @tf.custom_gradient
     def normalised(y: Any, gamma: Any, beta: Any) -> Any:
         positions = tf.cast(tf.size(y) // y.shape[-1], tf.float32)
-        mean = _sum(y) / positions
-        short = _sum_of_products(y, y) / positions - tf.square(mean)
+        mean = sum_of_values(y) / positions
+        short = sum_of_products(y, y) / positions - tf.square(mean)
         far = tf.reduce_any(tf.square(mean) > FAR * short)
-        variance = tf.cond(far, lambda: _sum_of_products(y - mean, y - mean) / positions, lambda: short)
+        variance = tf.cond(far, lambda: sum_of_products(y - mean, y - mean) / positions, lambda: short)
         inverse = tf.math.rsqrt(variance + epsilon)
         scale = gamma * inverse
 
         def gradients(upstream: Any, *_of_moments: Any) -> Any:
-            of_beta = _sum(upstream)
+            of_beta = sum_of_values(upstream)
             products = tf.cond(
                 far,
-                lambda: _sum_of_products(y - mean, upstream),
-                lambda: _sum_of_products(y, upstream) - mean * of_beta,
+                lambda: sum_of_products(y - mean, upstream),
+                lambda: sum_of_products(y, upstream) - mean * of_beta,
             )
             of_gamma = inverse * products
             by_y = -scale * inverse * of_gamma / positions
@@ -63,24 +64,3 @@ def _differentiable(epsilon: float) -> Any:
         return (y * scale + (beta - mean * scale), mean, variance), gradients
 
     return normalised
-
-
-def _sum(y: Any) -> Any:
-    """Of every channel, last of four axes."""
-    import tensorflow as tf
-
-    return tf.raw_ops.BiasAddGrad(out_backprop=y)
-
-
-def _sum_of_products(a: Any, b: Any) -> Any:
-    """Of every channel, last of four axes."""
-    import tensorflow as tf
-
-    sums = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
-        input=a,
-        filter_sizes=[1, 1, a.shape[-1], 1],
-        out_backprop=b,
-        strides=[1, 1, 1, 1],
-        padding="VALID",
-    )
-    return tf.reshape(sums, [-1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -12,13 +12,15 @@ import numpy as np
 import tensorflow as tf
 
 from finetune.batchnorm.activations import ReadBack
-from finetune.batchnorm.graph_function import GraphFunction, data_inputs, make_known
+from finetune.batchnorm.channel_sums import sums_are_faster
+from finetune.batchnorm.graph_function import GraphFunction, Optimised, data_inputs, make_known
 from finetune.batchnorm.kernel import kernel_takes
 from finetune.batchnorm.layerwise import Segment
-from finetune.batchnorm.moment_nodes import Watch, fused, reduced
+from finetune.batchnorm.moment_nodes import Watch, fused, reduced, summed
 from finetune.batchnorm.moments import PopulationMoments
 from finetune.batchnorm.op_registry import outputs_of
 from finetune.batchnorm.plan import Dataflow, Groups, Operation
+from finetune.batchnorm.written_nodes import constant
 
 PREFIX = "finetune_moments"
 
@@ -104,7 +106,7 @@ class TFNetwork:
         )
 
         def run(tensors: Sequence[Any]) -> tuple[list[Any], list[PopulationMoments]]:
-            fed = [_tensor(t) for t in tensors]
+            fed = [tensor_of(t) for t in tensors]
             results = piece(fed)
             known = dict(zip([*feeds, *made], [*fed, *results[: len(made)]], strict=True))
             values = iter(results[len(made) :])
@@ -134,8 +136,15 @@ class TFNetwork:
             or channels is None
         ):
             return reduced(prefix, call.inputs, call.mask, call.shape, call.axis, dtype, precise=precise)
-        ones, zeros = np.ones(channels), np.zeros(channels)
-        return fused(prefix, call.inputs, len(call.shape), dtype, scale=ones, offset=zeros)[0]
+        if dtype == tf.float32 and len(call.shape) == 4 and all(call.shape[1:]) and sums_are_faster():
+            return summed(prefix, call.inputs, call.shape)
+        given = (
+            constant(f"{prefix}/scale", np.ones(channels, np.float32)),
+            constant(f"{prefix}/offset", np.zeros(channels, np.float32)),
+        )
+        scale, offset = (f"{node.name}:0" for node in given)
+        watch, _ = fused(prefix, call.inputs, len(call.shape), dtype, scale=scale, offset=offset)
+        return replace(watch, nodes=[*given, *watch.nodes])
 
     def dtype(self, tensor: str) -> Any:
         """What a tensor of the graph consists of."""
@@ -154,18 +163,18 @@ class TFNetwork:
         fetches: Sequence[str],
         added: Sequence[Any] = (),
         *,
-        as_served: bool = False,
+        optimised: Optimised = "barely",
     ) -> Callable[[Sequence[Any]], list[Any]]:
         """A function of the fed tensors, [one a feed], that returns the fetched ones.
 
-        added: operations beside those of the network. as_served: optimised as a server would.
+        added: operations beside those of the network. optimised: see finetune.batchnorm.graph_function.
         """
         nodes = self._piece(feeds, fetches, added)
         used = {t for node in nodes for t in data_inputs(node)} | set(fetches)
         fed = [name for name in dict.fromkeys(feeds) if name in used]
         captured = [name for name in self.captures if name in used and name not in fed]
         arguments = {name: self.dtype(name).as_datatype_enum for name in [*fed, *captured]}
-        piece = GraphFunction(nodes, arguments, fetches, self._signatures, as_served=as_served)
+        piece = GraphFunction(nodes, arguments, fetches, self._signatures, optimised=optimised)
 
         def call(tensors: Sequence[Any]) -> list[Any]:
             given = dict(zip(feeds, tensors, strict=True))
@@ -208,7 +217,7 @@ class TFNetwork:
         return [node for name, node in by_name.items() if name in wanted]
 
 
-def _tensor(values: Any) -> Any:
+def tensor_of(values: Any) -> Any:
     """A tensor of these values; `tf.convert_to_tensor` copies them."""
     # a part of a ReadBack is one to NumPy, and at another address DLPack ends the process
     if isinstance(values, ReadBack) and values.aligned and values.dtype in SHARED:

@@ -40,3 +40,10 @@ def constant(name: str, values: NDArray) -> Any:
     node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(values))
     node.attr["dtype"].type = node.attr["value"].tensor.dtype
     return node
+
+
+def placeholder(name: str, dtype: Any) -> Any:
+    """An operation of that name that stands for what is fed."""
+    node = tf.compat.v1.NodeDef(name=name, op="Placeholder")
+    node.attr["dtype"].type = dtype.as_datatype_enum
+    return node

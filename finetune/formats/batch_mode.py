@@ -1,4 +1,4 @@
-"""A SavedModel's network with every site normalising with the batch: one fused kernel instead of the site's chain.
+"""A SavedModel's network with every site normalising with the batch: one way of ours instead of the site's chain.
 
 A chain y = A x + B that normalises with (mean, variance) has the effective gamma = A sqrt(variance + epsilon) and
 beta = B + A mean, whatever operations it is made of; both are computed in float64 from the variables.
@@ -6,20 +6,15 @@ beta = B + A mean, whatever operations it is made of; both are computed in float
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
-from keras import ops
 
-from finetune.batchnorm.batch_moments import batch_moments
-from finetune.batchnorm.kernel import fusible, kernel_takes, normalise_with_batch
-from finetune.batchnorm.matching import Affine
-from finetune.batchnorm.moment_nodes import MEASURED, Watch, fused
+from finetune.batchnorm.batch_network import BatchNetwork, GammaBeta
+from finetune.batchnorm.batch_sites import BatchCall
 from finetune.batchnorm.moments import Float64
 from finetune.batchnorm.tf_network import TFNetwork
-from finetune.batchnorm.written_nodes import placed, template
 from finetune.formats.affine_chain import chain_of, scale_and_offset
 from finetune.formats.cut_network import Known, shape_at
 from finetune.formats.flat_graph import FlatGraph
@@ -29,47 +24,35 @@ from finetune.formats.parameter_arithmetic import evaluate, reads_behind, variab
 from finetune.formats.saved_site import SavedSite
 from finetune.formats.site_call import SiteCall
 
-PREFIX = "finetune_batch"
-
 
 def in_batch_mode(
-    network: TFNetwork,
-    graph: FlatGraph,
-    sites: Sequence[SavedSite],
-    variables: Mapping[str, LiveVariable],
-    known: Mapping[str, Known],
-    affine: Mapping[str, Affine],
-    precise: Collection[int],
-) -> tuple[TFNetwork, list[list[Watch]]]:
-    """The network, and per site what is watched at each of its calls.
+    network: TFNetwork, sites: Sequence[SavedSite], known: Mapping[str, Known], *, any_size: bool
+) -> BatchNetwork:
+    """known: of the inputs and outputs of every call. any_size: see BatchNetwork."""
+    calls = [_call(number, place, known) for number, site in enumerate(sites) for place in site.places]
+    return BatchNetwork(network, calls, any_size)
 
-    affine: by site path, what is done to normalised values before gamma and beta. precise: sites whose moments
-    are reduced in float64.
-    """
-    replaced: dict[str, Any] = {}
-    added: list[Any] = []
-    watched: list[list[Watch]] = []
-    for number, site in enumerate(sites):
-        watched.append([])
-        for call in site.places:
-            gamma, beta = _gamma_and_beta(graph, call, site, variables)
-            scale, offset = affine.get(site.path, (1.0, 0.0))
-            prefix, moved = f"{PREFIX}_{len(replaced)}", beta + gamma * offset
-            outputs, watch = _normalised(prefix, call, known, gamma * scale, moved, precise=number in precise)
-            added += watch.nodes
-            replaced[call.operations[-1]] = _handing_on(call, outputs, known)
-            watched[-1].append(watch)
-    nodes = [replaced.get(node.name, node) for node in network.nodes]
-    return (
-        TFNetwork([*nodes, *added], network.library, network.inputs, network.captures, (), {}),
-        watched,
+
+def _call(number: int, place: SiteCall, known: Mapping[str, Known]) -> BatchCall:
+    outputs = f"{place.operations[-1]}:0"
+    inputs = known[place.inputs]
+    return BatchCall(
+        site=number,
+        inputs=place.inputs,
+        outputs=outputs,
+        shape=inputs.shape if place.axis is None else shape_at(place, known),
+        axis=place.axis,
+        channels=place.channels,
+        epsilon=place.epsilon,
+        dtypes=(inputs.dtype, known[outputs].dtype),
+        behind=inputs.behind,
     )
 
 
-def _gamma_and_beta(
+def gamma_and_beta(
     graph: FlatGraph, call: SiteCall, site: SavedSite, variables: Mapping[str, LiveVariable]
-) -> tuple[Float64, Float64]:
-    """(channels,) each."""
+) -> GammaBeta:
+    """Of the normalised values, (channels,) each."""
     values = _values(graph, call, variables)
     last = graph.nodes[call.operations[-1]]
     if last.op in FUSED:
@@ -90,63 +73,3 @@ def _values(graph: FlatGraph, call: SiteCall, variables: Mapping[str, LiveVariab
         for tensor in tensors
         for read in reads_behind(graph, tensor)
     }
-
-
-def _normalised(
-    prefix: str,
-    call: SiteCall,
-    known: Mapping[str, Known],
-    gamma: Float64,
-    beta: Float64,
-    *,
-    precise: bool,
-) -> tuple[str, Watch]:
-    """The tensor that the site hands on when it normalises with the batch, and what is watched of its inputs."""
-    given = known[call.inputs]
-    shape = () if call.axis is None else shape_at(call, known)
-    if not precise and call.axis is not None and kernel_takes(len(shape), call.axis, given.dtype.name):
-        watch, outputs = fused(
-            prefix, call.inputs, len(shape), given.dtype, scale=gamma, offset=beta, epsilon=call.epsilon
-        )
-        return outputs, watch
-
-    def build(inputs: Any) -> None:
-        if call.axis is None:
-            axis, shaped = -1, tf.reshape(inputs, [-1, call.channels])
-        else:
-            axis, shaped = call.axis, inputs
-            shaped.set_shape(shape)
-        outputs, moments = _with_batch(shaped, axis, gamma, beta, call.epsilon, precise=precise)
-        tf.identity(tf.reshape(outputs, tf.shape(inputs)), name="outputs")
-        for name, moment in zip(MEASURED, moments, strict=True):
-            tf.identity(moment, name=name)
-
-    nodes = placed(template(build, inputs=(given.dtype, given.shape)), prefix, inputs=call.inputs)
-    count, mean, variance = (f"{prefix}/{name}:0" for name in MEASURED)
-    return f"{prefix}/outputs:0", Watch(nodes, (count, mean, variance), fused=False)
-
-
-def _handing_on(call: SiteCall, outputs: str, known: Mapping[str, Known]) -> Any:
-    """In place of the chain's last operation, under its name and with its dtype."""
-    name = call.operations[-1]
-    node = tf.compat.v1.NodeDef(name=name, op="Cast", input=[outputs])
-    node.attr["SrcT"].type = known[call.inputs].dtype.as_datatype_enum
-    node.attr["DstT"].type = known[f"{name}:0"].dtype.as_datatype_enum
-    return node
-
-
-def _with_batch(
-    inputs: Any, axis: int, gamma: Float64, beta: Float64, epsilon: float, *, precise: bool
-) -> tuple[Any, Sequence[Any]]:
-    """The outputs of a site that normalises with the batch, in the inputs' dtype, and its moments."""
-    if fusible(inputs, axis):
-        outputs, mean, variance = normalise_with_batch(inputs, np.float32(gamma), np.float32(beta), epsilon)
-        moments: Sequence[Any] = (ops.size(inputs) // inputs.shape[-1], mean, variance)
-    else:
-        _, mean, variance = moments = batch_moments(inputs, None, axis)
-        scale, offset = (ops.cast(each, mean.dtype) for each in (gamma, beta))
-        normalised = ops.batch_normalization(
-            ops.cast(inputs, mean.dtype), mean, variance, axis, offset, scale, epsilon
-        )
-        outputs = ops.cast(normalised, inputs.dtype)
-    return outputs, batch_moments(inputs, None, axis, precise=True) if precise else moments

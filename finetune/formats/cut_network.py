@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
+from finetune.batchnorm.conv_names import ConvNames, names_of_convolution
 from finetune.batchnorm.tf_network import TFNetwork, WatchedCall
 from finetune.batchnorm.written_nodes import placed, template
 from finetune.formats.entrance import Input
@@ -23,10 +24,14 @@ LEFT_OUT = "_class"
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a tensor before anything runs. shape: None for what is open, or as a whole."""
+    """What is known of a tensor before anything runs.
+
+    shape: None for what is open, or as a whole. behind: the convolution that makes it, where one does.
+    """
 
     shape: tuple[int | None, ...] | None
     dtype: Any
+    behind: ConvNames | None
 
 
 def bare_network(
@@ -103,18 +108,29 @@ def trace(network: TFNetwork, inputs: Mapping[str, Input], names: Sequence[str])
     """What is known of some tensors when inputs are as the signature says."""
     by_tensor = {each.tensor: each for each in inputs.values()}
     specs = [tf.TensorSpec(by_tensor[t].shape, by_tensor[t].dtype) for t in network.inputs]
-    found: dict[str, Any] = {}
+    known: dict[str, Known] = {}
 
     def note(fed: Sequence[Any]) -> list[Any]:
-        found.update(network.in_graph(dict(zip(network.inputs, fed, strict=True)), names))
+        found = network.in_graph(dict(zip(network.inputs, fed, strict=True)), names)
+        naming = _naming(found)
+        known.update({name: _known(found[name], naming) for name in names})
         return [found[name] for name in names]
 
     tf.function(note, autograph=False).get_concrete_function(specs)
-    shapes = {name: found[name].shape for name in names}
-    return {
-        name: Known(None if shape.rank is None else tuple(shape), found[name].dtype)
-        for name, shape in shapes.items()
-    }
+    return known
+
+
+def _known(tensor: Any, name: Callable[[Any], str]) -> Known:
+    shape = tensor.shape
+    return Known(
+        None if shape.rank is None else tuple(shape), tensor.dtype, names_of_convolution(tensor, name)
+    )
+
+
+def _naming(found: Mapping[str, Any]) -> Callable[[Any], str]:
+    """How the network calls a tensor of the graph that is being traced: what is fed or captured has another name."""
+    given = {tensor.name: name for name, tensor in found.items() if hasattr(tensor, "op")}
+    return lambda tensor: given.get(tensor.name, tensor.name)
 
 
 def watched_network(

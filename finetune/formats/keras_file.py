@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.batchnorm.layerwise import Network
+from finetune.batchnorm.live_model import LiveModel
 from finetune.batchnorm.matching import Affine
-from finetune.batchnorm.moments import PopulationMoments, RunningStatistics
+from finetune.batchnorm.moments import RunningStatistics
 from finetune.batchnorm.naming import some
-from finetune.batchnorm.population import one_pass
+from finetune.batchnorm.passes import Measured
 from finetune.batchnorm.sites import find_sites
 from finetune.errors import ModelError
 from finetune.formats.deployed import Batch, DeployedModel, InputSpec
@@ -67,6 +68,7 @@ class KerasFile:
         self.unused = [site.path for site in found if site.built and not site.calls]
         self._refuse_unmeasurable()
         self._datasets = self._probed()
+        self._measured = LiveModel(self._model, self._sites)
 
     @property
     def live(self) -> keras.Model:
@@ -109,27 +111,24 @@ class KerasFile:
         """To be cut at the sites; its input is that of the model. Raises ModelError where it cannot be cut."""
         if keras.backend.backend() != "tensorflow":
             raise ModelError(f"{self.path}: layerwise needs KERAS_BACKEND=tensorflow; use one_pass")
-        from finetune.batchnorm.tracing import UncutError, trace
-
         spec = self.inputs[0]
         with in_words(self.path):
-            try:
-                return trace(self._model, self._sites, keras.KerasTensor(spec.shape, spec.dtype))
-            except UncutError as error:
-                raise ModelError(
-                    f"{self.path}: {error}, so that it cannot be cut there; use one_pass"
-                ) from error
+            traced = self._measured.graph(keras.KerasTensor(spec.shape, spec.dtype))
+        if traced is None:
+            raise ModelError(
+                f"{self.path}: a site is called inside a function or a loop of its own, so that it cannot be cut "
+                "there; use one_pass"
+            )
+        return traced.network
 
-    def one_pass(
-        self, batches: Iterable[Batch], affine: Mapping[str, Affine] | None = None
-    ) -> tuple[list[PopulationMoments], int]:
+    def one_pass(self, batches: Iterable[Batch], affine: Mapping[str, Affine] | None = None) -> Measured:
         """Per site the moments under precise BN, and the number of images.
 
         Raises ValueError where there is none, and where batches that are needed twice can be read only once.
         """
         again = iter(batches) is not batches
         images = _Images(batches, self._fed) if again else map(self._fed, batches)
-        return one_pass(self._model, self._sites, images, affine)
+        return self._measured.one_pass(images, affine or {})
 
     def predict(self, batch: Batch) -> dict[str, NDArray]:
         """The outputs, by name, under the statistics in force."""

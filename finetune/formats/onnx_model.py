@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import ValueInfoProto, helper
 
 from finetune.batchnorm.matching import Affine
-from finetune.batchnorm.moments import PopulationMoments
+from finetune.batchnorm.passes import Measured, exact, pooled
 from finetune.errors import ModelError
 from finetune.formats.deployed import Batch, DeployedSite, InputSpec
 from finetune.formats.onnx_batch_mode import batch_mode
@@ -68,37 +68,17 @@ class OnnxModel:
         """To be cut at the sites; its inputs are `inputs`, in their order."""
         return OnnxNetwork(self._graph, self._sites, self._types, self.path)
 
-    def one_pass(
-        self, batches: Iterable[Batch], affine: Mapping[str, Affine] | None = None
-    ) -> tuple[list[PopulationMoments], int]:
+    def one_pass(self, batches: Iterable[Batch], affine: Mapping[str, Affine] | None = None) -> Measured:
         """Per site the moments under precise BN, and the number of images.
 
         Raises ValueError where there is none, and where batches that are needed twice can be read only once.
         """
-        measured, images = self._pass(batches, affine or {}, ())
-        far = [n for n, site in enumerate(self._sites) if measured[n].far_from_zero(site.epsilon)]
-        if not far:
-            return measured, images
-        if iter(batches) is batches:
-            raise ValueError(
-                "a site far from zero is measured twice: give batches that can be iterated again"
-            )
-        again, _ = self._pass(batches, affine or {}, far)
-        return [again[n] if n in far else moments for n, moments in enumerate(measured)], images
 
-    def _pass(
-        self, batches: Iterable[Batch], affine: Mapping[str, Affine], precise: Collection[int]
-    ) -> tuple[list[PopulationMoments], int]:
-        run = batch_mode(self.network(), affine, precise)
-        total: list[PopulationMoments] = []
-        images = 0
-        for batch in batches:
-            images += len(batch[self.inputs[0].name])
-            fresh = run(batch)
-            total = [a.merge(b) for a, b in zip(total, fresh, strict=True)] if total else fresh
-        if not images:
-            raise ValueError("no image was measured: the calibration set is empty")
-        return total, images
+        def once(precise: Collection[int]) -> Measured:
+            run = batch_mode(self.network(), affine or {}, precise)
+            return pooled(batches, lambda first: run, lambda batch: len(batch[self.inputs[0].name]))
+
+        return exact(once, batches, [site.epsilon for site in self._sites])
 
     def predict(self, batch: Batch) -> dict[str, NDArray]:
         """The outputs, by name, under the statistics in force."""

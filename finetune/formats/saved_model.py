@@ -8,9 +8,8 @@ The graph is read as TensorFlow Serving reads it, its sites are found by trying 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,12 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from finetune.batchnorm.matching import Affine
-from finetune.batchnorm.moments import PopulationMoments
+from finetune.batchnorm.batch_network import BatchNetwork
+from finetune.batchnorm.matching import Affine, with_affine
+from finetune.batchnorm.passes import Measured, Run, exact, pooled
 from finetune.batchnorm.tf_network import TFNetwork
 from finetune.errors import ModelError
-from finetune.formats.batch_mode import in_batch_mode
+from finetune.formats.batch_mode import gamma_and_beta, in_batch_mode
 from finetune.formats.both_loaders import by_objects, by_session
 from finetune.formats.cut_network import bare_network, trace, watched_network
 from finetune.formats.deployed import Batch, DeployedSite, InputSpec
@@ -147,49 +147,40 @@ class SavedModel:
         """To be cut at the sites; its inputs are `inputs`, in their order."""
         return watched_network(self._bare, [site.places for site in self._sites], self._known)
 
-    def one_pass(
-        self, batches: Iterable[Batch], affine: Mapping[str, Affine] | None = None
-    ) -> tuple[list[PopulationMoments], int]:
+    def one_pass(self, batches: Iterable[Batch], affine: Mapping[str, Affine] | None = None) -> Measured:
         """Per site the moments under precise BN, and the number of images.
 
         Raises ValueError where there is none, and where batches that are needed twice can be read only once.
         """
-        pooled, images = self._pass(batches, affine or {}, ())
-        far = [n for n, site in enumerate(self._sites) if pooled[n].far_from_zero(site.epsilon)]
-        if not far:
-            return pooled, images
-        if iter(batches) is batches:
-            raise ValueError(
-                "a site far from zero is measured twice: give batches that can be iterated again"
+        parameters = [
+            with_affine(
+                *gamma_and_beta(self._graph, place, site, self._variables), (affine or {}).get(site.path)
             )
-        again, _ = self._pass(batches, affine or {}, far)
-        return [again[n] if n in far else measured for n, measured in enumerate(pooled)], images
+            for site in self._sites
+            for place in site.places
+        ]
 
-    def _pass(
-        self, batches: Iterable[Batch], affine: Mapping[str, Affine], precise: Collection[int]
-    ) -> tuple[list[PopulationMoments], int]:
-        network, watched = in_batch_mode(
-            self._bare, self._graph, self._sites, self._variables, self._known, affine, precise
-        )
-        listed = [watch for site in watched for watch in site]
-        run = network.function(network.inputs, [name for watch in listed for name in watch.tensors])
-        pools: list[list[PopulationMoments]] = [[] for _ in watched]
-        images = 0
-        for batch in batches:
-            fed = self._fed(batch)
-            images += int(fed[0].shape[0])
-            with in_words(self.path):
-                values = iter([value.numpy() for value in run(fed)])
-            for pool, site in zip(pools, watched, strict=True):
-                parts = [watch.moments(*islice(values, 3)) for watch in site]
-                pool[:] = [PopulationMoments.pool([*pool, *parts])]
-        if not images:
-            raise ValueError("no image was measured: the calibration set is empty")
-        return [pooled for (pooled,) in pools], images
+        def once(precise: Collection[int]) -> Measured:
+            def open_run(first: Batch) -> Run:
+                run = self._in_batch_mode.run(parameters, precise, self._fed(first), self._running)
+                return lambda batch: run(self._fed(batch))
+
+            return pooled(batches, open_run, lambda batch: len(batch[self.inputs[0].name]))
+
+        return exact(once, batches, [site.epsilon for site in self._sites])
+
+    @cached_property
+    def _in_batch_mode(self) -> BatchNetwork:
+        any_size = len(self.inputs) == 1 and self.batch_size is None
+        return in_batch_mode(self._bare, self._sites, self._known, any_size=any_size)
+
+    def _running(self) -> AbstractContextManager[None]:
+        return in_words(self.path)
 
     @cached_property
     def _inference(self) -> Any:
-        return self._bare.function(self._bare.inputs, list(self._graph.outputs.values()), as_served=True)
+        outputs = list(self._graph.outputs.values())
+        return self._bare.function(self._bare.inputs, outputs, optimised="as served")
 
     def predict(self, batch: Batch) -> dict[str, NDArray]:
         """The outputs, by name, under the statistics in force."""

@@ -16,7 +16,16 @@ from tests.nets import compile_and_fit, functional_net, images
 
 TENSORFLOW_ONLY = {
     f"finetune.batchnorm.{name}"
-    for name in ("graph_function", "moment_nodes", "op_registry", "tf_network", "tracing", "written_nodes")
+    for name in (
+        "batch_network",
+        "batch_sites",
+        "graph_function",
+        "moment_nodes",
+        "op_registry",
+        "tf_network",
+        "tracing",
+        "written_nodes",
+    )
 }
 """Behind the question to the backend in finetune.batchnorm.live_model."""
 

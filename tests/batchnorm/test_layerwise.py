@@ -135,7 +135,7 @@ def test_two_workers_with_unequal_shares_get_what_one_gets():
 def test_cutting_the_network_and_one_run_a_site_agree(kind, monkeypatch):
     model, batches = NETS[kind](), split(photographs(40), 16)
     cut = pairs(measured(model, batches))
-    monkeypatch.setattr(LiveModel, "_cut", lambda *_: None)
+    monkeypatch.setattr(LiveModel, "graph", lambda *_: None)
     assert worst(measured(model, batches), cut) < 2e-5
 
 
@@ -176,14 +176,14 @@ def test_a_site_that_is_never_called_is_reported_and_not_counted():
     assert idle
     measure(model, sites, lambda: [x])
     assert all(site.statistics is not None for site in sites if site.calls)
-    network = trace(model, [s for s in sites if s.calls], x)
+    network = trace(model, [s for s in sites if s.calls], x).network
     assert len(network.dataflow.measured) == len(sites) - len(idle)
 
 
 def test_beyond_the_memory_budget_activations_go_to_disk_and_change_nothing(model, sites):
     x = photographs(48)
     in_memory = measured(model, split(x, 20))
-    network, epsilons = trace(model, sites, x), [s.epsilon for s in sites]
+    network, epsilons = trace(model, sites, x).network, [s.epsilon for s in sites]
 
     def settle(site, moments, count):
         sites[site].store(moments.statistics())
@@ -208,7 +208,7 @@ def test_a_batch_of_images_is_gone_when_the_next_one_is_read(model, sites):
             yield batch
             del batch
 
-    network, epsilons = trace(model, sites, x), [s.epsilon for s in sites]
+    network, epsilons = trace(model, sites, x).network, [s.epsilon for s in sites]
     layerwise(network, batches(), lambda *_: 0.0, memory=10**9, epsilons=epsilons)
     assert alive == [0, 0, 0]
 
@@ -241,7 +241,7 @@ def looping_net():
 @pytest.mark.parametrize("cut", [True, False])
 def test_a_site_that_feeds_itself_comes_to_its_fixed_point(cut, monkeypatch):
     if not cut:
-        monkeypatch.setattr(LiveModel, "_cut", lambda *_: None)
+        monkeypatch.setattr(LiveModel, "graph", lambda *_: None)
     model = looping_net()
     x = np.random.default_rng(0).normal(0.5, 2.0, (64, 4)).astype(np.float32)
     loop, behind = measured(model, split(x, 30))
@@ -349,7 +349,7 @@ def test_an_empty_calibration_set_is_refused(model, sites, method):
 @pytest.mark.parametrize("cut", [True, False])
 def test_data_that_raise_midway_leave_everything_as_it_was(model, sites, cut, monkeypatch):
     if not cut:
-        monkeypatch.setattr(LiveModel, "_cut", lambda *_: None)
+        monkeypatch.setattr(LiveModel, "graph", lambda *_: None)
     before, opened = [site.statistics for site in sites], []
 
     def broken():
