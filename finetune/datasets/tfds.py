@@ -109,13 +109,9 @@ class TensorFlowDatasets(Dataset):
     def _open(
         self, builder: tfds.core.DatasetBuilder, name: str, expression: str, count: int, image_size: int
     ) -> Split:
-        import tensorflow_datasets as tfds
-
         from finetune.datasets.examples import make_examples
+        from finetune.datasets.tfds_stored import stored_examples
 
-        # TFDS' ids name a file and a position in it: an image keeps its id in every sub-split
-        read = tfds.ReadConfig(add_tfds_id=True, try_autocache=False)
-        stored = builder.as_dataset(split=expression, shuffle_files=False, read_config=read)
-        raw = stored.map(lambda example: (example["image"], example["tfds_id"], example["label"]))
+        raw = stored_examples(builder, expression)
         description = f"{self.name} {expression}" + (f", {self.shift}" if self.shift else "")
         return Split(name, make_examples(raw, self.shift, image_size, count), count, description)

@@ -1,5 +1,7 @@
 """Datasets of TFDS: split expressions, prepared or not, and what is said where something does not fit."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -7,7 +9,8 @@ import tensorflow_datasets as tfds
 from finetune.datasets import TensorFlowDatasets
 from finetune.datasets import tfds_builder as builders
 from finetune.errors import DataError
-from tests.datasets.pictures import SIDE, TEST, TRAIN, numbers, pairs
+from tests.datasets import pictures
+from tests.datasets.pictures import SIDE, TEST, TRAIN, TinyShapes, numbers, pairs
 
 DIVIDED = {"train": "train[:20]", "validation": "train[20:]"}
 ADVICE = (
@@ -64,6 +67,17 @@ def test_an_image_has_the_same_noise_in_every_sub_split(tiny):
     ]
     part = [image for image, _ in tiny(**DIVIDED, **noisy).validation.examples]
     assert np.array_equal(np.stack(whole[20:]), np.stack(part))
+
+
+def test_a_dataset_that_was_prepared_anew_in_its_place_is_read_as_it_is(tmp_path, monkeypatch):
+    """Readers are kept, by what lies there."""
+    for count in (TRAIN, TRAIN - 6):
+        monkeypatch.setattr(pictures, "TRAIN", count)
+        shutil.rmtree(tmp_path / "tiny_shapes", ignore_errors=True)
+        builders.prepare("tiny_shapes", TinyShapes(data_dir=str(tmp_path)))
+        for _ in range(2):
+            read = TensorFlowDatasets(name="tiny_shapes", data_dir=str(tmp_path), **DIVIDED).load(SIDE, 0)
+            assert sorted(numbers(read.train) + numbers(read.validation)) == list(range(count))
 
 
 def test_a_description_names_expression_and_shift(tiny):
