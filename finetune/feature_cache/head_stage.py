@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ from finetune.datasets.reading_ahead import read_ahead
 from finetune.feature_cache.cut import NotCacheable, cut_in_two
 from finetune.feature_cache.image_source import Images, ImageSource
 from finetune.feature_cache.key import key_of, network_digest
-from finetune.feature_cache.rows import Rows, compute_rows, row_of
+from finetune.feature_cache.rows import Rows, compiled, compute_rows, row_of
 from finetune.feature_cache.store import Space, load, save
 from finetune.progress import Progress
 
@@ -56,8 +56,13 @@ class BackboneRun:
     def digest(self) -> str:
         return network_digest(self.features)
 
+    @cached_property
+    def forward(self) -> Callable[[Any], Any]:
+        """Traced once for all splits."""
+        return compiled(self.features)
+
     def rows(self, images: Images) -> Iterator[Rows]:
-        for batch in compute_rows(self.features, images.batches, images.count, images.passes):
+        for batch in compute_rows(self.features, self.forward, images.batches, images.count, images.passes):
             self.done += len(batch)
             self.progress.share(self.done / self.total)
             yield batch

@@ -30,15 +30,19 @@ def row_of(features: keras.Model, label: Sequence[int] = ()) -> np.dtype[np.void
 
 
 def compute_rows(
-    features: keras.Model, batches: tf.data.Dataset, count: int, passes: int = 1
+    features: keras.Model,
+    forward: Callable[[Any], Any],
+    batches: tf.data.Dataset,
+    count: int,
+    passes: int = 1,
 ) -> Iterator[Rows]:
     """Batches of rows in the order of the images, in inference mode.
 
-    batches: (images (batch, size, size, 3), labels (batch, ...)), read `passes` times. Raises DataError where a
-    pass gives another number of images than `count`, NotCacheable where training mode gives other features.
+    forward: `compiled(features)`. batches: (images (batch, size, size, 3), labels (batch, ...)), read `passes` times.
+    Raises DataError where a pass gives another number of images than `count`, NotCacheable where training mode gives
+    other features.
     """
     row = row_of(features, batches.element_spec[1].shape[1:])
-    forward = _compiled(features)
     for one in range(passes):
         seen = 0
         for images, labels in batches:
@@ -52,8 +56,9 @@ def compute_rows(
             raise DataError(f"a split of {count} images gave {seen} while its features were computed")
 
 
-def _compiled(features: keras.Model) -> Callable[[Any], Any]:
-    """Under TensorFlow traced once for batches of any size, where `predict` would trace anew for the last one."""
+def compiled(features: keras.Model) -> Callable[[Any], Any]:
+    """What computes them. Under TensorFlow traced once for batches of any size, where `predict` would trace anew for
+    the last one."""
     if not on_tensorflow():
         return undivided()(lambda batch: features.predict_on_batch(np.asarray(batch, np.float32)))
     images = tf.TensorSpec([None, *features.input.shape[1:]], tf.float32)

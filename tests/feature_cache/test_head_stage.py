@@ -81,6 +81,15 @@ def test_cached_training_equals_uncached_training(backbone, class_weight, keep, 
     assert max(moved) > 0.05, "the test needs a stage that trains something"
 
 
+def test_the_backbone_is_traced_once_for_all_splits(monkeypatch):
+    traced, original = [], head_stage.compiled
+    monkeypatch.setattr(
+        head_stage, "compiled", lambda features: traced.append(features) or original(features)
+    )
+    cached(trainee(nested_backbone), source())
+    assert len(traced) == 1
+
+
 def test_the_backbone_stays_bit_identical():
     subject = trainee(nested_backbone)
     before = subject.backbone.get_weights()
@@ -204,9 +213,9 @@ def test_another_process_uses_what_lies_on_disk_and_rebuilds_what_is_torn(tmp_pa
     assert len(written) == 2
     computed, original = [], head_stage.compute_rows
 
-    def watched(features, batches, count, passes):
+    def watched(features, forward, batches, count, passes):
         computed.append(count)
-        return original(features, batches, count, passes)
+        return original(features, forward, batches, count, passes)
 
     monkeypatch.setattr(head_stage, "compute_rows", watched)
     keras.backend.clear_session()
