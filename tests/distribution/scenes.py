@@ -1,12 +1,10 @@
-"""What one process and several do alike: run by the tests, and by each worker as `python -m`."""
+"""What one process and several do alike: run by the tests, and by each worker in a process of its own."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from contextlib import nullcontext
-from pathlib import Path
 
 COUNT, BATCH = 96, 24
 CALIBRATION, SAMPLES, MEASURED = 40, 37, 8
@@ -286,7 +284,3 @@ def main(distribute, out):
     np.savez(out, **found)
     # as a run does: who leaves first is taken for lost
     replicas.told("done")
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]), Path(sys.argv[2]))

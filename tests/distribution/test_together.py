@@ -1,19 +1,21 @@
 """Several devices, or several processes on loopback, end as one process does on the same batches.
 
-The starts of the processes are what is expensive, so each does everything that is looked at here.
+The starts of the processes are what is expensive, so each does everything that is looked at here, and all are forked
+from one that has imported TensorFlow and computed nothing.
 """
 
 import json
 import os
 import socket
-import subprocess
-import sys
+import traceback
 from contextlib import ExitStack
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
 
 from tests.batchnorm.test_kernel import definition
+from tests.distribution import scenes
 from tests.distribution.scenes import SAMPLES, far_from_zero, write_recipe
 
 FOUR_DECIMALS = 5e-5
@@ -28,22 +30,33 @@ def free_addresses(count):
 
 
 def started(distribute, out, environment=None):
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.distribution.scenes", json.dumps(distribute), str(out)],
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | (environment or {}),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tensorflow", "finetune.run"])
+    process = context.Process(target=scene, args=(distribute, out, environment or {}))
+    process.start()
+    return process, out
+
+
+def scene(distribute, out, environment):
+    """One process; what goes wrong in it lies beside what it would have left."""
+    os.environ.update(environment)
+    try:
+        scenes.main(distribute, out)
+    except BaseException:
+        out.with_suffix(".error").write_text(traceback.format_exc())
+        raise
 
 
 def ended(processes):
     try:
-        said = [process.communicate(timeout=900)[1] for process in processes]
+        for process, _ in processes:
+            process.join(timeout=900)
     finally:
-        for process in processes:
+        for process, _ in processes:
             process.kill()
-    for process, words in zip(processes, said, strict=True):
-        assert process.returncode == 0, words[-3000:]
+    for process, out in processes:
+        words = out.with_suffix(".error")
+        assert process.exitcode == 0, words.read_text()[-3000:] if words.exists() else "it was killed"
 
 
 def loaded(path):
