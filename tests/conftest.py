@@ -10,9 +10,10 @@ import pytest
 # a shell lets its background jobs ignore Ctrl-C, and what is ignored is not taken over
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# read by tensorflow-datasets when it is imported, so it is set before any test module is; one for each worker of
-# pytest-xdist, which would prepare the same dataset at the same time
-os.environ["TFDS_DATA_DIR"] = tempfile.mkdtemp(prefix="finetune-tests-")
+# read by tensorflow-datasets when it is imported, so it is set before any test module is; one for all workers of
+# pytest-xdist, of which the first that needs a dataset prepares it
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["TFDS_DATA_DIR"] = tempfile.mkdtemp(prefix="finetune-tests-")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # as the command line does (finetune/cli/quiet.py): the kernels under test are those that users run
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

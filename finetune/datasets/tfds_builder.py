@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import fcntl
+import os
 import sys
 import textwrap
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -33,8 +37,30 @@ def prepared_builder(name: str, data_dir: str | None, download: bool) -> tfds.co
         # asked first: without a network TFDS tries for 204 s
         if not answers(first_url(builder)):
             raise DataError(f"{missing} and no network answers; {advice(name)}")
-    prepare(name, builder)
+    with contextlib.nullcontext() if "://" in str(builder.data_dir) else _one_at_a_time(builder):
+        # another process may have prepared it by now, and this builder does not know what lies there
+        builder = find_builder(name, data_dir)
+        if not builder.is_prepared():
+            prepare(name, builder)
     return builder
+
+
+@contextlib.contextmanager
+def _one_at_a_time(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
+    """Of several processes that would prepare one dataset in one place, the others wait."""
+    lock = Path(f"{builder.data_dir}.lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:
+        # what is wrong with a place that cannot be written TFDS says
+        yield
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def find_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:

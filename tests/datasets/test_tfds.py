@@ -1,6 +1,8 @@
 """Datasets of TFDS: split expressions, prepared or not, and what is said where something does not fit."""
 
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -200,6 +202,24 @@ def test_with_a_network_missing_data_is_prepared_and_stdout_stays_clean(tmp_path
     monkeypatch.setattr(builders, "answers", lambda url: True)
     assert builders.prepared_builder("tiny_shapes", str(tmp_path), download=True).is_prepared()
     assert capsys.readouterr().out == ""
+
+
+def test_of_several_that_would_prepare_a_dataset_the_others_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(builders, "answers", lambda url: True)
+    prepared, prepare, together = [], builders.prepare, threading.Barrier(3)
+    monkeypatch.setattr(builders, "first_url", lambda builder: together.wait())
+
+    def counted(name, builder):
+        prepared.append(name)
+        prepare(name, builder)
+
+    monkeypatch.setattr(builders, "prepare", counted)
+    with ThreadPoolExecutor(3) as threads:
+        found = list(
+            threads.map(builders.prepared_builder, ["tiny_shapes"] * 3, [str(tmp_path)] * 3, [True] * 3)
+        )
+    assert prepared == ["tiny_shapes"]
+    assert [each.info.splits["train"].num_examples for each in found] == [TRAIN] * 3
 
 
 def test_a_preparation_that_fails_is_said_in_one_line(tmp_path, monkeypatch):
