@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -25,14 +27,21 @@ def make_examples(raw: tf.data.Dataset, shift: Shift | None, image_size: int, co
 
     The order stays. A split that fits stays in memory after it has been read to its end once.
     """
+    examples = raw.map(_example(shift, image_size), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return examples.cache() if fits_in_memory(count, image_size) else examples
+
+
+@cache
+def _example(shift: Shift | None, size: int) -> Callable[..., Any]:
+    """Traced once a process for images of one kind, and not for every split of every load. Never forgotten: a dataset
+    that was made of it holds the camera by a name only."""
 
     def example(image: tf.Tensor, image_id: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         seen = image if shift is None else see_through(shift, image, image_id)
-        square = to_square_uint8(seen[None], image_size)[0]
-        return tf.ensure_shape(square, (image_size, image_size, 3)), tf.cast(label, tf.int32)
+        square = to_square_uint8(seen[None], size)[0]
+        return tf.ensure_shape(square, (size, size, 3)), tf.cast(label, tf.int32)
 
-    examples = raw.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return examples.cache() if fits_in_memory(count, image_size) else examples
+    return tf.function(example, autograph=False)
 
 
 def see_through(shift: Shift, image: tf.Tensor, image_id: tf.Tensor) -> tf.Tensor:
