@@ -74,6 +74,16 @@ def pytest_collection_modifyitems(items):
     items.sort(key=rank)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """No garbage is collected while test modules are imported: it would look at the same objects again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
 def pytest_collection_finish():
     """Leave out of every later garbage collection what the tests import: TensorFlow's million objects."""
     gc.collect()

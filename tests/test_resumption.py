@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from finetune import checkpoint, pace
+from finetune.cli import main
 from finetune.errors import InputError, Interrupted
 from finetune.recipe_file import load_text
 from finetune.resumption import resume
@@ -181,14 +182,12 @@ def points(client, run, name):
     return [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
 
 
-def test_a_batch_queue_ends_it_and_the_printed_line_goes_on(place, whole, tmp_path):
-    """SIGTERM while it trains, over the command line."""
+def test_a_batch_queue_ends_it_and_the_printed_line_goes_on(place, whole, tmp_path, monkeypatch, capsys):
+    """SIGTERM while it trains in a process of its own; both over the command line."""
     text = text_of(place, "two", "{policy: recalibrate}")
     (tmp_path / "small.yaml").write_text(text)
-    command = [sys.executable, "-m", "finetune", "run"]
-    begun = subprocess.Popen(
-        [*command, "small.yaml"], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-m", "finetune", "run", "small.yaml"]
+    begun = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     for line in begun.stderr:
         if line.startswith("  epoch 1/3"):
             break
@@ -196,14 +195,12 @@ def test_a_batch_queue_ends_it_and_the_printed_line_goes_on(place, whole, tmp_pa
     _, said = begun.communicate()
     assert begun.returncode == 130
     assert said.splitlines()[-1] == "interrupted; go on with: finetune run --resume runs/small-1"
-    gone_on = subprocess.run(
-        [*command, "--resume", "runs/small-1", "--json"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found, expected = json.loads(gone_on.stdout), whole(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["finetune", "run", "--resume", "runs/small-1", "--json"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert not left.value.code
+    found, expected = json.loads(capsys.readouterr().out), whole(text)
     assert found["test"]["metrics"] == dict(expected.test.metrics)
     assert (tmp_path / "runs/small-1/metrics.jsonl").read_text() == (
         expected.folder / "metrics.jsonl"
