@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -45,7 +46,10 @@ def svg(figure: Figure) -> Markup:
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         # only the measuring font lacks these characters, not the browser's
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(text, format="svg", metadata=NO_METADATA, transparent=True)
+        for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
+            patch.set(facecolor="none", edgecolor="none")
+        # savefig would draw a figure with a layout twice
+        FigureCanvasSVG(figure).print_svg(text, metadata=NO_METADATA)
     drawing = text.getvalue()
     return Markup(drawing[drawing.index("<svg") :])
 
