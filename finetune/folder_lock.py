@@ -1,9 +1,11 @@
-"""One process at a time in a folder; the system gives the lock back however the process ends."""
+"""One process at a time, in a folder or behind a file; the system gives the lock back however the process ends."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -16,3 +18,17 @@ def lock_folder(folder: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+@contextmanager
+def alone_behind(file: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block; the file is made where it is not, and stays.
+
+    Raises OSError where it cannot be made.
+    """
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

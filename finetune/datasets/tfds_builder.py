@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import fcntl
-import os
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from finetune.datasets.elpv.elpv_dataset_builder import Builder as Elpv
 from finetune.datasets.fashion_shift.fashion_shift_dataset_builder import Builder as FashionShift
 from finetune.datasets.network import answers
 from finetune.errors import DataError
+from finetune.folder_lock import alone_behind
 
 WITHOUT_NETWORK = (FashionShift, Elpv)
 """Prepared from what is installed."""
@@ -49,18 +48,12 @@ def prepared_builder(name: str, data_dir: str | None, download: bool) -> tfds.co
 def _one_at_a_time(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
     """Of several processes that would prepare one dataset in one place, the others wait."""
     lock = Path(f"{builder.data_dir}.lock")
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError:
+    with contextlib.ExitStack() as stack:
         # what is wrong with a place that cannot be written TFDS says
+        with contextlib.suppress(OSError):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(alone_behind(lock))
         yield
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def find_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import socket
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from finetune.errors import InputError, OutputError
+from finetune.folder_lock import alone_behind
 from finetune.masking import masked, without_secret
 
 if TYPE_CHECKING:
@@ -114,12 +114,8 @@ def _alone_with(uri: str) -> Iterator[None]:
         yield
         return
     # a file of its own: a run may hold its folder's lock, and closing the database itself would break SQLite's locks
-    descriptor = os.open(f"{uri.removeprefix(SQLITE)}.lock", os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with alone_behind(Path(f"{uri.removeprefix(SQLITE)}.lock")):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def require_there(uri: str) -> None:
