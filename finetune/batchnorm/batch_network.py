@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from finetune.batchnorm.batch_sites import BatchCall, Written, write
+from finetune.batchnorm.gram_kernel import CANCELS
 from finetune.batchnorm.graph_function import Optimised, data_inputs
 from finetune.batchnorm.moments import Float64, PopulationMoments
 from finetune.batchnorm.passes import Run
@@ -25,6 +26,10 @@ PREFIX = "finetune_batch"
 
 PILOT = 4
 """Images that tell where means are to be expected."""
+
+FAR = 16.0
+"""Squared distance of a mean from where it was expected, in variances, beyond which a batch is run again: up to there
+rounding is at most seventeen times that about the mean itself, about 1e-5 of the variance."""
 
 TRIES = 8
 """How often a batch is run at most until no mean is far from where it was expected; two nearly always do."""
@@ -99,7 +104,7 @@ class _Graph:
 
 
 def _fetched(written: Written) -> list[str]:
-    return [*written.watch.tensors, *(tensor for tensor in (written.doubt, written.off) if tensor)]
+    return [*written.watch.tensors, *(tensor for tensor in (written.off, written.summands) if tensor)]
 
 
 def _handed_on(call: BatchCall, written: Written) -> tuple[str, str]:
@@ -138,6 +143,7 @@ class _Measuring:
     running: Callable[[], AbstractContextManager[Any]]
     without: frozenset[int] = frozenset()
     about: dict[int, Float64] = field(default_factory=dict)
+    fed: list[Any] | None = None
 
     def __call__(self, batch: Sequence[Any]) -> list[PopulationMoments]:
         for _ in range(TRIES):
@@ -149,9 +155,10 @@ class _Measuring:
 
     def _once(self, batch: Sequence[Any]) -> list[_Call]:
         graph = self.network.graph(self.without, self.precise)
-        fed = [tensor for n, written in enumerate(graph.written) for tensor in self._fed(n, written)]
+        if self.fed is None:
+            self.fed = [tensor for n, written in enumerate(graph.written) for tensor in self._fed(n, written)]
         with self.running():
-            values = iter([np.asarray(value) for value in graph.function([*map(tensor_of, batch), *fed])])
+            values = iter([np.asarray(each) for each in graph.function([*map(tensor_of, batch), *self.fed])])
         return [self._call(n, written, values) for n, written in enumerate(graph.written)]
 
     def _fed(self, n: int, written: Written) -> Iterator[Any]:
@@ -165,14 +172,18 @@ class _Measuring:
 
     def _call(self, n: int, written: Written, values: Iterator[Any]) -> _Call:
         moments = written.watch.moments(*islice(values, 3))
-        doubt = bool(next(values)) if written.doubt else False
         off = next(values).astype(np.float64) if written.off else None
+        spread = moments.variance + self.network.calls[n].epsilon
+        doubt = off is not None and bool(np.any(np.square(off) > FAR * spread))
+        if written.summands:
+            doubt = bool(np.any(next(values) > CANCELS * spread))
         if off is not None and not written.precise:
             moments = PopulationMoments(moments.count, moments.mean + self._about(n), moments.m2)
         return _Call(moments, doubt, off)
 
     def _learn(self, found: Sequence[_Call]) -> None:
         """Where means are to be expected, as float32 has it; which calls do not go the pointwise way."""
+        self.fed = None
         for n, call in enumerate(found):
             if call.off is not None:
                 self.about[n] = (self._about(n) + call.off).astype(np.float32).astype(np.float64)

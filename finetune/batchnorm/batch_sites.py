@@ -33,10 +33,6 @@ from finetune.batchnorm.written_nodes import Template, placed, placeholder, temp
 Shape = tuple[int | None, ...]
 VECTOR = (tf.float32, [None])
 
-FAR = 16.0
-"""Squared distance of the mean from where it was expected, in variances, beyond which a batch is summed again: up to
-there rounding is at most seventeen times that about the mean itself, about 1e-5 of the variance."""
-
 
 @dataclass(frozen=True)
 class BatchCall:
@@ -65,8 +61,8 @@ class Written:
 
     outputs: the tensor that it hands on, in the dtype of its inputs. fed: by role - gamma, beta, and about, where the
     mean is expected - the tensor that is to be fed, (channels,), of `dtype`. watch: its mean is counted from `about`
-    where there is one and not `precise`. off: the tensor of the mean's distance from `about`. doubt: the tensor that
-    says whether rounding shows.
+    where there is one and not `precise`. off: the tensor of the mean's distance from `about`. summands: the tensor of
+    what the variance would be without covariances. Whether rounding shows follows from one or the other.
     """
 
     nodes: Sequence[Any]
@@ -74,7 +70,7 @@ class Written:
     fed: Mapping[str, str]
     watch: Watch
     off: str | None = None
-    doubt: str | None = None
+    summands: str | None = None
     precise: bool = False
     dtype: Any = tf.float32
 
@@ -138,9 +134,7 @@ def _summed(prefix: str, call: BatchCall, behind: ConvNames) -> Written:
         convolved=behind.outputs,
         **added,
     )
-    return Written(
-        nodes, f"{prefix}/outputs:0", fed, _moments(prefix), f"{prefix}/{MEASURED[1]}:0", f"{prefix}/doubt:0"
-    )
+    return Written(nodes, f"{prefix}/outputs:0", fed, _moments(prefix), off=f"{prefix}/{MEASURED[1]}:0")
 
 
 @cache
@@ -150,15 +144,14 @@ def _sums(shape: Shape, epsilon: float, added: tuple[str, ...]) -> Template:
         y = tf.nn.bias_add(convolved, bias)
         y.set_shape(shape)
         fold = fold_of(shape)
-        count = tf.size(y) // shape[-1]
+        count = tf.math.floordiv(tf.size(y), shape[-1], name=MEASURED[0])
         positions = tf.cast(count, tf.float32)
-        mean = sum_of_values(y, fold) / positions
-        variance = tf.maximum(sum_of_products(y, y, fold) / positions - tf.square(mean), 0.0)
+        mean = tf.realdiv(sum_of_values(y, fold), positions, name=MEASURED[1])
+        about_zero = sum_of_products(y, y, fold) / positions
+        variance = tf.maximum(about_zero - tf.square(mean), 0.0, name=MEASURED[2])
         scale = gamma * tf.math.rsqrt(variance + epsilon)
         scaled = tf.nn.depthwise_conv2d(y, tf.reshape(scale, [1, 1, -1, 1]), [1, 1, 1, 1], "VALID")
         tf.nn.bias_add(scaled, beta - mean * scale, name="outputs")
-        tf.reduce_any(tf.square(mean) > FAR * (variance + epsilon), name="doubt")
-        _named(count, mean, variance)
 
     given = dict.fromkeys(added, (tf.float32, None))
     return template(build, convolved=(tf.float32, shape), gamma=VECTOR, beta=VECTOR, about=VECTOR, **given)
@@ -175,17 +168,17 @@ def _pointwise(prefix: str, call: BatchCall, behind: ConvNames) -> Written:
         kernel=behind.kernel,
         **added,
     )
-    return Written(nodes, f"{prefix}/outputs:0", fed, _moments(prefix), doubt=f"{prefix}/doubt:0")
+    return Written(nodes, f"{prefix}/outputs:0", fed, _moments(prefix), summands=f"{prefix}/summands:0")
 
 
 @cache
 def _products(x_shape: Shape, kernel_shape: Shape, epsilon: float, added: tuple[str, ...]) -> Template:
     def build(x: Any, kernel: Any, gamma: Any, beta: Any, added: Any = None) -> None:
         bias = None if added is None else tf.reshape(added, [-1])
-        outputs, (count, mean, variance), cancels = normalise_pointwise(x, kernel, bias, gamma, beta, epsilon)
+        outputs, moments, summands = normalise_pointwise(x, kernel, bias, gamma, beta, epsilon)
         tf.identity(outputs, name="outputs")
-        tf.identity(cancels, name="doubt")
-        _named(count, mean, variance)
+        tf.identity(summands, name="summands")
+        _named(*moments)
 
     given = dict.fromkeys(added, (tf.float32, None))
     return template(

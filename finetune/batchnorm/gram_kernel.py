@@ -41,7 +41,8 @@ def worth_it(behind: ConvNames) -> bool:
 def normalise_pointwise(
     x: Any, kernel: Any, bias: Any, gamma: Any, beta: Any, epsilon: float
 ) -> tuple[Any, tuple[Any, Any, Any], Any]:
-    """The site's outputs; count, mean and biased variance of its inputs x * kernel + bias; whether summands cancel.
+    """The site's outputs; count, mean and biased variance of its inputs x * kernel + bias; what the variance would be
+    without covariances, of which it may be a small rest (`CANCELS`).
 
     x: (batch, height, width, read). kernel: (1, 1, read, made). bias: (made,), or None. gamma, beta: (made,). All
     float32, no gradients.
@@ -61,5 +62,4 @@ def normalise_pointwise(
     scale = gamma * tf.math.rsqrt(variance + epsilon)
     outputs = tf.nn.bias_add(tf.nn.conv2d(centred, kernel * scale, 1, "VALID"), beta)
     of_y = tf.linalg.matvec(products, mean, transpose_a=True)
-    cancels = tf.reduce_any(summands > CANCELS * (variance + epsilon))
-    return outputs, (count, of_y if bias is None else of_y + bias, variance), cancels
+    return outputs, (count, of_y if bias is None else of_y + bias, variance), summands

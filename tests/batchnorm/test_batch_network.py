@@ -91,7 +91,7 @@ def ways(model, images):
     """Per call, in which of the four ways it is written."""
     graph = LiveModel(model, find_sites(model, images[:1])).graph(images)
     written = graph.in_batch_mode.graph(frozenset(), frozenset()).written
-    return [("summed" if w.off else "pointwise" if w.doubt else "whole") for w in written]
+    return [("summed" if w.off else "pointwise" if w.summands else "whole") for w in written]
 
 
 def test_every_site_is_measured_as_keras_normalises_in_float64():

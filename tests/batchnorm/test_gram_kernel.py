@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.batchnorm.conv_names import names_of_convolution
-from finetune.batchnorm.gram_kernel import normalise_pointwise, worth_it
+from finetune.batchnorm.gram_kernel import CANCELS, normalise_pointwise, worth_it
 
 EPSILON, READ, MADE = 1e-3, 4, 12
 
@@ -29,11 +29,11 @@ def definition(x, kernel, bias, gamma, beta):
 
 
 def computed(*values):
-    """The same by the kernel, the number of positions, and whether it says that summands cancel."""
-    outputs, (count, mean, variance), cancels = tf.function(normalise_pointwise, autograph=False)(
+    """The same by the kernel, the number of positions, and whether summands cancel."""
+    outputs, (count, mean, variance), summands = tf.function(normalise_pointwise, autograph=False)(
         *(None if v is None else tf.constant(v, tf.float32) for v in values), EPSILON
     )
-    return [outputs, mean, variance], int(count), bool(cancels)
+    return [outputs, mean, variance], int(count), bool(np.any(summands > CANCELS * (variance + EPSILON)))
 
 
 def furthest(found, expected):
