@@ -19,8 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # workers of pytest-xdist share the cores: threads of each that wait for a small operation's end take them from others
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-# likewise those of NumPy and scikit-learn (OpenBLAS and OpenMP), which spin while they wait: a logistic regression
-# on small matrices took twenty times as long
+# likewise those of NumPy and scikit-learn (OpenBLAS and OpenMP), which spin while they wait
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

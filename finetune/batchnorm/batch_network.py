@@ -29,10 +29,11 @@ PILOT = 4
 
 FAR = 16.0
 """Squared distance of a mean from where it was expected, in variances, beyond which a batch is run again: up to there
-rounding is at most seventeen times that about the mean itself, about 1e-5 of the variance."""
+the sum of squares, and with it its rounding, is at most seventeen times what it is about the mean itself."""
 
 TRIES = 8
-"""How often a batch is run at most until no mean is far from where it was expected; two nearly always do."""
+"""How often a batch is run at most until no mean is far from where it was expected. A second run follows where the
+first tells the means; more only where one site's rounding spoils what the next ones see."""
 
 GammaBeta = tuple[Float64, Float64]
 

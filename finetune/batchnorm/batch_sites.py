@@ -23,7 +23,7 @@ import tensorflow as tf
 from keras import ops
 
 from finetune.batchnorm.batch_moments import batch_moments
-from finetune.batchnorm.channel_sums import fold_of, sum_of_products, sum_of_values
+from finetune.batchnorm.channel_sums import moments_of
 from finetune.batchnorm.conv_names import ConvNames
 from finetune.batchnorm.gram_kernel import normalise_pointwise, worth_it
 from finetune.batchnorm.kernel import kernel_takes
@@ -142,13 +142,7 @@ def _sums(shape: Shape, epsilon: float, added: tuple[str, ...]) -> Template:
     def build(convolved: Any, gamma: Any, beta: Any, about: Any, added: Any = None) -> None:
         bias = -about if added is None else tf.reshape(added, [-1]) - about
         y = tf.nn.bias_add(convolved, bias)
-        y.set_shape(shape)
-        fold = fold_of(shape)
-        count = tf.math.floordiv(tf.size(y), shape[-1], name=MEASURED[0])
-        positions = tf.cast(count, tf.float32)
-        mean = tf.realdiv(sum_of_values(y, fold), positions, name=MEASURED[1])
-        about_zero = sum_of_products(y, y, fold) / positions
-        variance = tf.maximum(about_zero - tf.square(mean), 0.0, name=MEASURED[2])
+        _, mean, variance = moments_of(y, *MEASURED)
         scale = gamma * tf.math.rsqrt(variance + epsilon)
         scaled = tf.nn.depthwise_conv2d(y, tf.reshape(scale, [1, 1, -1, 1]), [1, 1, 1, 1], "VALID")
         tf.nn.bias_add(scaled, beta - mean * scale, name="outputs")

@@ -1,8 +1,9 @@
 """Sums over all positions of each channel, by two kernels of TensorFlow that read a tensor and write a few numbers.
 
 The gradient of a bias is the sum of a channel, and that of a depthwise kernel of one position the sum of a channel's
-products. Both add float32 numbers one after another, which loses a digit for every ten thousand positions or so; a
-fold takes some positions of an image for channels of their own, at no cost, and adds up these few sums at the end.
+products. Both add float32 numbers one after another, which loses digits where positions are many; a fold takes some
+positions of an image for channels of their own, without a copy, and adds up these few sums at the end
+(tests/batchnorm/test_channel_sums.py).
 """
 
 from __future__ import annotations
@@ -11,6 +12,22 @@ from typing import Any
 
 WIDEST = 1024
 """Channels that a fold makes at most: with more, sums of products take longer on a CPU."""
+
+
+def moments_of(y: Any, count: str, mean: str | None, variance: str) -> tuple[Any, Any, Any]:
+    """Count, mean and biased variance of every channel of y, (batch, height, width, channels), float32.
+
+    For means that are small beside their standard deviations: E[y^2] - E[y]^2 loses digits elsewhere. The names are
+    those of the operations in the graph that is being built.
+    """
+    import tensorflow as tf
+
+    fold = fold_of(y.shape)
+    number = tf.math.floordiv(tf.size(y), y.shape[-1], name=count)
+    positions = tf.cast(number, tf.float32)
+    first = tf.realdiv(sum_of_values(y, fold), positions, name=mean)
+    second = sum_of_products(y, y, fold) / positions
+    return number, first, tf.maximum(second - tf.square(first), 0.0, name=variance)
 
 
 def sum_of_values(y: Any, fold: int = 1) -> Any:

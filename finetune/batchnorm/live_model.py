@@ -14,7 +14,7 @@ from finetune.batchnorm.eager import functions_run_eagerly
 from finetune.batchnorm.kept_graphs import KeptPieces, keeps_graphs, kept_or_made
 from finetune.batchnorm.layerwise import Combine, Network, Settle, layerwise, loops
 from finetune.batchnorm.matching import Affine, with_affine
-from finetune.batchnorm.moments import Float64
+from finetune.batchnorm.moments import Float64, PopulationMoments
 from finetune.batchnorm.passes import Batches, Measured, Run, exact, pooled
 from finetune.batchnorm.progressive import progressive
 from finetune.batchnorm.site_calls import as_it_is, run_called, with_batch
@@ -90,7 +90,7 @@ class LiveModel:
             traced = self.graph(images)
             if traced is None:
                 return run_called(self.model, self.sites, as_it_is, precise)
-            return _as_it_is(traced.network, len(self.sites), precise=bool(precise))
+            return _as_it_is(traced.network, [site.channels for site in self.sites], precise)
 
         return self._measured(batches, open_run)
 
@@ -127,9 +127,17 @@ class LiveModel:
         return replace(traced, network=KeptPieces(traced.network)) if keeps_graphs(self.model) else traced
 
 
-def _as_it_is(network: Network, sites: int, *, precise: bool) -> Run:
-    segment = network.segment(network.dataflow.inputs, (), range(sites), precise=precise)
-    return lambda batch: segment([batch])[1]
+def _as_it_is(network: Network, channels: Sequence[int], precise: Collection[int]) -> Run:
+    """Measuring all sites or, where some are measured in float64, these alone. channels: per site."""
+    asked = sorted(precise) or list(range(len(channels)))
+    segment = network.segment(network.dataflow.inputs, (), asked, precise=bool(precise))
+    nothing = [PopulationMoments(0.0, np.zeros(number), np.zeros(number)) for number in channels]
+
+    def run(batch: Any) -> list[PopulationMoments]:
+        found = dict(zip(asked, segment([batch])[1], strict=True))
+        return [found.get(number, none) for number, none in enumerate(nothing)]
+
+    return run
 
 
 def _gamma_and_beta(site: BNSite, affine: Affine | None) -> tuple[Float64, Float64]:

@@ -16,7 +16,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from finetune.batchnorm.batch_moments import batch_moments
-from finetune.batchnorm.channel_sums import fold_of, sum_of_products, sum_of_values
+from finetune.batchnorm.channel_sums import moments_of
 from finetune.batchnorm.moments import PopulationMoments
 from finetune.batchnorm.written_nodes import Template, placed, template
 
@@ -104,16 +104,10 @@ def summed(prefix: str, tensor: str, shape: Shape) -> Watch:
 @cache
 def _sums(shape: Shape) -> Template:
     def build(inputs: Any) -> None:
-        fold = fold_of(shape)
         about = tf.reduce_mean(inputs[:1], [0, 1, 2])
-        y = tf.nn.bias_add(inputs, -about)
-        count = tf.size(y) // shape[-1]
-        positions = tf.cast(count, tf.float32)
-        mean = sum_of_values(y, fold) / positions
-        variance = tf.maximum(sum_of_products(y, y, fold) / positions - tf.square(mean), 0.0)
-        moments = count, tf.cast(about, tf.float64) + tf.cast(mean, tf.float64), variance
-        for name, moment in zip(MEASURED, moments, strict=True):
-            tf.identity(moment, name=name)
+        count, mean, variance = MEASURED
+        _, off, _ = moments_of(tf.nn.bias_add(inputs, -about), count, None, variance)
+        tf.add(tf.cast(about, tf.float64), tf.cast(off, tf.float64), name=mean)
 
     return template(build, inputs=(tf.float32, shape))
 

@@ -28,9 +28,7 @@ def pooled(batches: Iterable[Any], open_run: Callable[[Any], Run], size: Callabl
         run = run or open_run(batch)
         images += size(batch)
         fresh = run(batch)
-        total = (
-            [a.merge(b) for a, b in zip(total, fresh, strict=True)] if images > size(batch) else list(fresh)
-        )
+        total = [a.merge(b) for a, b in zip(total, fresh, strict=True)] if total else list(fresh)
     if not images:
         raise ValueError("no image was measured: the calibration set is empty")
     return total, images
@@ -41,8 +39,8 @@ def exact(
 ) -> Measured:
     """What `once` measures, and again what float32 does not resolve.
 
-    once: given the numbers of the sites whose moments are reduced in float64. epsilons: per site. Raises ValueError
-    where batches that are needed twice can be read only once.
+    once: given the numbers of the sites whose moments are reduced in float64; where there are such, the others may be
+    left out. epsilons: per site. Raises ValueError where batches that are needed twice can be read only once.
     """
     measured, images = once(())
     far = [n for n, epsilon in enumerate(epsilons) if measured[n].far_from_zero(epsilon)]

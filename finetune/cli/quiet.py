@@ -38,7 +38,7 @@ def import_quietly(*, any_backend: bool = False) -> None:
 def _left_alone() -> Iterator[None]:
     """Let no garbage collection look at what is imported inside the block, neither now nor later.
 
-    A million objects that stay: looked at while they are made, they take a tenth of the time of the imports.
+    It would look at objects that stay, again and again while they are made.
     """
     enabled = gc.isenabled()
     gc.disable()

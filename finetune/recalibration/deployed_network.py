@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from finetune.batchnorm.layerwise import Combine, Settle, layerwise, loops
 from finetune.batchnorm.matching import Affine
 from finetune.batchnorm.moments import PopulationMoments
+from finetune.batchnorm.passes import Measured, pooled
 from finetune.formats.deployed import Batch, DeployedModel, DeployedSite
 
 
@@ -45,32 +46,21 @@ class DeployedNetwork:
             watch=watch,
         ).images
 
-    def one_pass(
-        self, batches: Iterable[NDArray], affine: Mapping[str, Affine]
-    ) -> tuple[list[PopulationMoments], int]:
+    def one_pass(self, batches: Iterable[NDArray], affine: Mapping[str, Affine]) -> Measured:
         return self.model.one_pass(_Named(self.model.inputs[0].name, batches), affine)
 
-    def input_moments(self, batches: Iterable[NDArray]) -> tuple[list[PopulationMoments], int]:
+    def input_moments(self, batches: Iterable[NDArray]) -> Measured:
         """Raises ValueError where there is no image."""
-        network, everywhere = self.model.network(), range(len(self.sites))
-        feeds = network.dataflow.inputs
-        segments: dict[bool, Any] = {}
-        pools: list[list[PopulationMoments]] = [[] for _ in everywhere]
-        images = 0
-        for batch in batches:
-            images += len(batch)
-            measured = self._measured(network, feeds, segments, batch)
-            for pool, part in zip(pools, measured, strict=True):
-                pool[:] = [PopulationMoments.pool([*pool, part])]
-        if not images:
-            raise ValueError("no image was measured: the calibration set is empty")
-        return [pooled for (pooled,) in pools], images
+        network, segments = self.model.network(), dict[bool, Any]()
 
-    def _measured(
-        self, network: Any, feeds: Sequence[str], segments: dict[bool, Any], batch: NDArray
-    ) -> list[PopulationMoments]:
+        def run(batch: NDArray) -> list[PopulationMoments]:
+            return self._measured(network, segments, batch)
+
+        return pooled(batches, lambda first: run, len)
+
+    def _measured(self, network: Any, segments: dict[bool, Any], batch: NDArray) -> list[PopulationMoments]:
         """The moments of one batch, in float64 from the batch on in which a mean is far from zero."""
-        precise = True in segments
+        feeds, precise = network.dataflow.inputs, True in segments
         if precise not in segments:
             segments[precise] = network.segment(feeds, (), range(len(self.sites)), precise=precise)
         moments: list[PopulationMoments] = segments[precise]([batch])[1]

@@ -159,7 +159,10 @@ def test_a_site_that_is_far_from_zero_is_measured_in_float64():
     model.layers[1].bias.assign(np.full(6, 3000.0))
     batches = [photographs(24), photographs(24, seed=1)]
     sites = find_sites(model, batches[0][:1])
-    measured, _ = one_pass(model, sites, batches)
+    live = LiveModel(model, sites)
+    measured, _ = live.one_pass(batches, {})
+    graphs = live.graph(batches[0]).in_batch_mode._graphs
+    assert {precise for _, precise in graphs} == {frozenset(), frozenset({0})}
     # what float32 makes of the inputs themselves is left: a seven digits' share of 3,000
     assert np.abs(measured[0].variance / in_float64(model, batches)[0].variance - 1).max() < 2e-3
     with pytest.raises(ValueError, match="can be iterated again"):
