@@ -29,34 +29,41 @@ def free_addresses(count):
         return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
 
 
-def started(distribute, out, environment=None):
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["tensorflow", "finetune.run"])
-    process = context.Process(target=scene, args=(distribute, out, environment or {}))
+LONGEST = 900
+"""Seconds."""
+
+
+def started(context, together, distribute, out, environment=None):
+    """together: where all that train together wait for each other before they end; it lives as long as it is held."""
+    process = context.Process(target=scene, args=(together, distribute, out, environment or {}))
     process.start()
-    return process, out
+    return process, out, together
 
 
-def scene(distribute, out, environment):
-    """One process; what goes wrong in it lies beside what it would have left."""
+def scene(together, distribute, out, environment):
+    """One process; what goes wrong in it lies beside what it would have left.
+
+    A forked process is gone at once when it ends, and would be taken for lost by those that still hear its last words.
+    """
     os.environ.update(environment)
     try:
         scenes.main(distribute, out)
+        together.wait(LONGEST)
     except BaseException:
+        together.abort()
         out.with_suffix(".error").write_text(traceback.format_exc())
         raise
 
 
 def ended(processes):
     try:
-        for process, _ in processes:
-            process.join(timeout=900)
+        for process, *_ in processes:
+            process.join(LONGEST)
     finally:
-        for process, _ in processes:
+        for process, *_ in processes:
             process.kill()
-    for process, out in processes:
-        words = out.with_suffix(".error")
-        assert process.exitcode == 0, words.read_text()[-3000:] if words.exists() else "it was killed"
+    said = {out.stem: out.with_suffix(".error") for process, out, _ in processes if process.exitcode}
+    assert not said, {name: words.exists() and words.read_text()[-3000:] for name, words in said.items()}
 
 
 def loaded(path):
@@ -69,14 +76,17 @@ def company(tmp_path_factory):
     """What comes of it on one device, on two of this machine, and in each of several processes."""
     folder, processes = tmp_path_factory.mktemp("together"), []
     write_recipe(folder)
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tensorflow", "finetune.run"])
     devices = {"strategy": "mirrored", "devices": ["CPU:0", "CPU:1"]}
-    processes.append(started(devices, folder / "mirrored.npz"))
+    processes.append(started(context, context.Barrier(1), devices, folder / "mirrored.npz"))
     for size in SIZES:
-        addresses = free_addresses(size)
+        addresses, together = free_addresses(size), context.Barrier(size)
         for place in range(size):
             told = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": place}}
             out = folder / f"{place}of{size}.npz"
-            processes.append(started({"strategy": "multi_worker"}, out, {"TF_CONFIG": json.dumps(told)}))
+            environment = {"TF_CONFIG": json.dumps(told)}
+            processes.append(started(context, together, {"strategy": "multi_worker"}, out, environment))
     ended(processes)
     found = {path.stem: loaded(path) for path in folder.glob("*of*.npz")}
     return (
