@@ -1,10 +1,12 @@
 """Images per second while training ResNet-50: stock Keras `fit`, the same `fit` inside `fast_sites`, and PyTorch.
 
 All sides alternate in one process: the same network from the same weights, the same images, SGD with momentum,
-everything but what the policy fixes trains. PyTorch runs its eager loop in channels-last layout and is left out
-where it is not installed; before anything is timed its outputs are compared with Keras'. The first round of every
-side traces and warms up and is not counted. TensorFlow runs with oneDNN unless TF_ENABLE_ONEDNN_OPTS=0 is set: it
-leaves it off on processors without AVX-512, where the gradients of its own convolutions then take most of the time.
+everything but what the policy fixes trains. `no sites` is stock Keras with sites that hand on what they get: what would
+be left if BN cost nothing, and so how much faster than stock a faster site can make a training at most. PyTorch runs
+its eager loop in channels-last layout and is left out where it is not installed; before anything is timed its outputs
+are compared with Keras'. The first round of every side traces and warms up and is not counted. TensorFlow runs with
+oneDNN unless TF_ENABLE_ONEDNN_OPTS=0 is set: it leaves it off on processors without AVX-512, where the gradients of its
+own convolutions then take most of the time.
 
     uv run --with torch==2.13.0 python scripts/bench_training.py --rounds 7
 """
@@ -31,7 +33,7 @@ import tensorflow as tf
 from keras.layers import BatchNormalization
 
 from finetune.batchnorm.fast_sites import fast_sites
-from finetune.batchnorm.sites import BNSite, find_sites
+from finetune.batchnorm.sites import BNSite, SiteCall, find_sites, replaced_calls
 from finetune.datasets.reading_ahead import read_ahead
 from finetune.policies import Affine, Freeze, Retrain, Statistics
 
@@ -111,14 +113,19 @@ def sides(policy: str, weights: keras.Model, data: list[Any]) -> Iterator[dict[s
     """What is compared, by name; the toolkit's side keeps its fast sites inside the block."""
     stock, _ = prepared(policy, weights, data)
     ours, our_sites = prepared(policy, weights, data)
-    named = {"keras": keras_side(stock, data)}
-    with fast_sites(ours, our_sites):
+    bare, gone = prepared("freeze", weights, data)
+    named = {"keras": keras_side(stock, data), "no sites": keras_side(bare, data)}
+    with fast_sites(ours, our_sites), replaced_calls([site.layer for site in gone], handed_on):
         named["finetune"] = keras_side(ours, data)
         if TORCH and policy in ("retrain", "freeze"):
             from torch_resnet50 import torch_side
 
             named["torch"] = torch_side(policy, weights, data, RATE, MOMENTUM)
         yield named
+
+
+def handed_on(layer: BatchNormalization, original: SiteCall) -> SiteCall:
+    return lambda inputs, training=None, mask=None: inputs
 
 
 def prepared(policy: str, weights: keras.Model, data: list[Any]) -> tuple[keras.Model, Sequence[BNSite]]:
@@ -169,6 +176,8 @@ def report(policy: str, options: argparse.Namespace, seconds: dict[str, list[flo
     for name in (name for name in seconds if name != "finetune"):
         ratios = [other / own for other, own in zip(seconds[name], ours, strict=True)]
         print(f"  finetune / {name}: {spread(ratios, '.3f')}")
+    ceiling = [stock / bare for stock, bare in zip(seconds["keras"], seconds["no sites"], strict=True)]
+    print(f"  no sites / keras: {spread(ceiling, '.3f')}")
 
 
 def spread(values: Sequence[float], form: str) -> str:

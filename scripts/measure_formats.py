@@ -2,13 +2,11 @@
 
 The bundled network with its own classifier is written in every format (scripts/trained_formats.py), and
 `finetune.recalibrate` publishes a new version of each from pictures of the changed camera, of which it is given no
-labels. First table: accuracy on the test images, clean, changed and recalibrated; the accuracy of the same network
+labels. The table: accuracy on the test images, clean, changed and recalibrated; the accuracy of the same network
 recalibrated in live Keras on the same pictures, and the largest difference of a logit to it, before anything is
 recalibrated (what two engines make of the same numbers), by method, and to `layerwise` with sums in float64; accuracy
-after 64 pictures; bytes of the model that differ from its parent. Second table: the time of the measurement relative to
-a bare forward pass of the same deployed model over the same images, sides in turn, the median of the rounds; each
-measurement builds its graphs anew, and what an image costs without that is the difference to a measurement of one
-batch.
+after 64 pictures; bytes of the model that differ from its parent; seconds of a whole `finetune.recalibrate`. What a
+measurement costs beside a bare pass is printed by scripts/bench_formats.py.
 
     uv run python scripts/measure_formats.py --images 1200 --markdown
 """
@@ -23,13 +21,11 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 # as the command line does, read when TensorFlow is imported (finetune/cli/quiet.py)
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -38,22 +34,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 import trained_formats
+from bench_formats import fed, print_table
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
 from finetune import ImageSource, Settings, recalibrate
 from finetune.batchnorm.measure import measure
 from finetune.batchnorm.sites import find_sites
-from finetune.batchnorm.targets import Targets
 from finetune.datasets.camera import Shift
 from finetune.datasets.fashion_shift.fashion_shift_dataset_builder import SPLIT_IDS, read_test_images
 from finetune.datasets.resize import to_square_uint8
 from finetune.errors import GateError
 from finetune.formats.deployed import DeployedModel
 from finetune.formats.opening import open_model
-from finetune.recalibration.deployed_network import DeployedNetwork
 from finetune.recalibration.images import open_folder
 from finetune.recalibration.versions import model_in
 
@@ -62,24 +55,12 @@ METHODS = ("layerwise", "one_pass")
 BEFORE, EXACT = "before", "exact"
 """Among the logits: of the network as it was trained, and of `layerwise` whose sums live Keras takes in float64."""
 CAMERAS = {"fog": Shift(kind="fog", severity=3), "contrast": Shift(kind="contrast", severity=3)}
-Seconds = tuple[float, float]
-"""By the clock, and of the processor, all cores together."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of one method, relative to a bare pass: with and without what is needed before the first image."""
-
-    clock: float
-    processor: float
-    image_clock: float
-    image_processor: float
 
 
 @dataclass(frozen=True)
 class Row:
     """accuracy: clean, changed, and by method. live, apart: by method, BEFORE and EXACT, accuracy in live Keras and the
-    largest difference of a logit to it. few: accuracy after FEW pictures. files: names of those that differ. bare:
+    largest difference of a logit to it. few: accuracy after FEW pictures. files: names of those that differ. command:
     seconds."""
 
     format: str
@@ -90,8 +71,6 @@ class Row:
     bytes_changed: int
     files: tuple[str, ...]
     command: float
-    bare: float
-    cost: dict[str, Cost]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,14 +99,13 @@ def main() -> None:
         for number, name in enumerate(options.formats, 1):
             print(f"{number}/{len(options.formats)} {name}", file=sys.stderr, flush=True)
             try:
-                rows.append(measured(name, network, scene, options.rounds))
+                rows.append(measured(name, network, scene))
             except GateError as error:
                 print(f"{name}: refused: {error}", file=sys.stderr, flush=True)
     if options.json:
         print(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
         return
-    for heading, lines in ((HEADINGS, map(accuracies, rows)), (COSTS, map(costs, rows))):
-        print_table(heading, list(lines), title(options), markdown=options.markdown)
+    print_table(HEADINGS, list(map(cells, rows)), title(options), markdown=options.markdown)
 
 
 def arguments() -> argparse.Namespace:
@@ -141,7 +119,6 @@ def arguments() -> argparse.Namespace:
         "--images", type=int, default=1200, help="pictures of the changed camera, up to 1,500"
     )
     parser.add_argument("--tests", type=int, default=3000, help="test images, up to 3,000")
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--markdown", action="store_true", help="tables as the README has them")
     return parser.parse_args()
@@ -149,8 +126,8 @@ def arguments() -> argparse.Namespace:
 
 def title(options: argparse.Namespace) -> str:
     return (
-        f"{options.camera} (severity 3), {options.images} images in batches of {BATCH}, {options.tests} test images, "
-        f"{options.rounds} rounds; {os.cpu_count()} cores ({platform.machine()}), Keras {keras.__version__}, "
+        f"{options.camera} (severity 3), {options.images} images in batches of {BATCH}, {options.tests} test images; "
+        f"{os.cpu_count()} cores ({platform.machine()}), Keras {keras.__version__}, "
         f"TensorFlow {tf.__version__}"
     )
 
@@ -209,7 +186,7 @@ def logits_of(network: keras.Model, images: NDArray[np.uint8]) -> NDArray:
     return np.asarray(network.predict(images.astype(np.float32), batch_size=BATCH, verbose=0))
 
 
-def measured(name: str, network: keras.Model, scene: Scene, rounds: int) -> Row:
+def measured(name: str, network: keras.Model, scene: Scene) -> Row:
     """The network in one format, in a folder of its own. Raises GateError where the gate refuses."""
     place = scene.folder / name.replace(" ", "_")
     place.mkdir()
@@ -225,7 +202,6 @@ def measured(name: str, network: keras.Model, scene: Scene, rounds: int) -> Row:
     }
     logits[BEFORE], logits[EXACT] = predicted(served, scene.changed), logits["layerwise"]
     version, changed = versions["layerwise"]
-    bare, cost = timed(served, scene, rounds)
     return Row(
         format=name,
         accuracy={
@@ -239,8 +215,6 @@ def measured(name: str, network: keras.Model, scene: Scene, rounds: int) -> Row:
         bytes_changed=changed,
         files=differing(original, version),
         command=command,
-        bare=bare,
-        cost=cost,
     )
 
 
@@ -280,83 +254,18 @@ def differing(original: Path, version: Path) -> tuple[str, ...]:
     )
 
 
-def fed(model: DeployedModel, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    """Batches as the model reads them."""
-    first = model.inputs[0].shape is not None and model.inputs[0].shape[1] == images.shape[-1]
-    values = images.astype(np.float32)
-    values = np.ascontiguousarray(values.transpose(0, 3, 1, 2)) if first else values
-    return [values[start : start + BATCH] for start in range(0, len(values), BATCH)]
-
-
 def predicted(model: DeployedModel, images: NDArray[np.uint8]) -> NDArray:
     name = model.inputs[0].name
-    return np.concatenate([next(iter(model.predict({name: b}).values())) for b in fed(model, images)])
-
-
-def timed(model: DeployedModel, scene: Scene, rounds: int) -> tuple[float, dict[str, Cost]]:
-    """Seconds of a bare pass by the clock, and what the methods cost."""
-    images = next(open_folder(scene.pictures, scene.samples).batches(trained_formats.SIDE, scene.samples))
-    batches = fed(model, images)
-    sides: dict[str, Callable[[Sequence[NDArray]], Any]] = {
-        "bare": lambda given: [model.predict({model.inputs[0].name: batch}) for batch in given],
-        "layerwise": partial(layerwise, model),
-        "one_pass": lambda given: DeployedNetwork(model).one_pass(given, {}),
-    }
-    # the first round warms up
-    found = [
-        {side: (seconds(go, batches), seconds(go, batches[:1])) for side, go in sides.items()}
-        for _ in range(rounds + 1)
-    ][1:]
-    bare = median(each["bare"][0][0] for each in found)
-    return bare, {method: cost_of([(each[method], each["bare"]) for each in found]) for method in METHODS}
-
-
-def layerwise(model: DeployedModel, batches: Sequence[NDArray]) -> None:
-    """The statistics are given back: a change of them is no part of a bare pass."""
-    targets = Targets(model.sites, 0.0, None)
-    DeployedNetwork(model).layerwise(
-        lambda: batches,
-        targets.settle,
-        memory=2_000_000_000,
-        precise=False,
-        combine=tuple,
-        watch=lambda done: None,
-    )
-    for site, statistics in zip(model.sites, targets.stored, strict=True):
-        site.store(statistics)
-
-
-def seconds(go: Callable[[Any], Any], batches: Sequence[NDArray]) -> Seconds:
-    clock, processor = time.perf_counter(), time.process_time()
-    go(batches)
-    return time.perf_counter() - clock, time.process_time() - processor
-
-
-def cost_of(rounds: Sequence[tuple[tuple[Seconds, Seconds], tuple[Seconds, Seconds]]]) -> Cost:
-    """rounds: of the method and of a bare pass, each over all batches and over one of them."""
-
-    def ratio(kind: int, *, without_one: bool) -> float:
-        def of(side: tuple[Seconds, Seconds]) -> float:
-            whole, one = side
-            return whole[kind] - (one[kind] if without_one else 0.0)
-
-        return median(of(method) / of(bare) for method, bare in rounds)
-
-    return Cost(
-        clock=ratio(0, without_one=False),
-        processor=ratio(1, without_one=False),
-        image_clock=ratio(0, without_one=True),
-        image_processor=ratio(1, without_one=True),
-    )
+    return np.concatenate([next(iter(model.predict({name: b}).values())) for b in fed(model, images, BATCH)])
 
 
 HEADINGS = (
     *("format", "clean", "changed", "layerwise", "one_pass", "live Keras", "logits apart"),
-    *(f"{FEW} pictures", "bytes that differ", "in"),
+    *(f"{FEW} pictures", "bytes that differ", "in", "command"),
 )
 
 
-def accuracies(row: Row) -> tuple[str, ...]:
+def cells(row: Row) -> tuple[str, ...]:
     a, files = row.accuracy, ", ".join(sorted(row.files))
     return (
         row.format,
@@ -366,49 +275,8 @@ def accuracies(row: Row) -> tuple[str, ...]:
         f"{row.few:.4f}",
         f"{row.bytes_changed:,}",
         files,
-    )
-
-
-COSTS = (
-    "format",
-    "bare pass",
-    "side",
-    "clock",
-    "processor",
-    "clock, an image",
-    "processor, an image",
-    "command",
-)
-
-
-def costs(row: Row) -> tuple[str, ...]:
-    values = [row.cost[method] for method in METHODS]
-
-    def both(kind: str) -> str:
-        return " / ".join(f"{getattr(each, kind):.2f} x" for each in values)
-
-    kinds = ("clock", "processor", "image_clock", "image_processor")
-    return (
-        row.format,
-        f"{row.bare:.1f} s",
-        " / ".join(METHODS),
-        *map(both, kinds),
         f"{row.command:.0f} s",
     )
-
-
-def print_table(
-    headings: Sequence[str], lines: Sequence[Sequence[str]], title: str, *, markdown: bool
-) -> None:
-    if markdown:
-        first, *rest = ["| " + " | ".join(cells) + " |" for cells in (headings, *lines)]
-        print("\n".join([first, "|" + "---|" * len(headings), *rest]), f"\n{title}\n", sep="\n")
-        return
-    table = Table(*headings, title=title)
-    for cells in lines:
-        table.add_row(*cells)
-    # wide enough for every cell also where the output is a file
-    Console(width=200).print(table)
 
 
 if __name__ == "__main__":

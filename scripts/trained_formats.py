@@ -1,7 +1,7 @@
-"""One trained network in every format in which models are in service: Keras 3, tf_keras, TensorFlow 1, ONNX.
+"""One network in every format in which models are in service: Keras 3, tf_keras, TensorFlow 1, ONNX.
 
 Foreign formats are written from a list of the network's layers (`steps`), each in the words of its own library, with
-the trained weights.
+its weights.
 """
 
 from __future__ import annotations
@@ -34,6 +34,14 @@ def trained_network() -> keras.Model:
     network = keras.Model(built.model.input, dense(pooled))
     dense.set_weights([built.classifier.kernel, built.classifier.bias])
     return network
+
+
+def resnet50(side: int) -> keras.Model:
+    """ResNet-50 of random weights: (batch, side, side, 3) -> logits."""
+    keras.utils.set_random_seed(0)
+    return keras.applications.ResNet50(
+        weights=None, input_shape=(side, side, 3), classes=CLASSES, classifier_activation=None
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +129,10 @@ def in_tf1(step: Step, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         case "Rescaling":
             return x * config["scale"] + config["offset"]
         case "Conv2D":
-            return tf.nn.conv2d(x, weights[0], config["strides"], config["padding"].upper())
+            made = tf.nn.conv2d(x, weights[0], config["strides"], config["padding"].upper())
+            return made + weights[1] if config["use_bias"] else made
+        case "ZeroPadding2D":
+            return tf.pad(x, [(0, 0), *config["padding"], (0, 0)])
         case "BatchNormalization":
             return v1.nn.fused_batch_norm(x, *weights, epsilon=config["epsilon"], is_training=False)[0]
         case "Activation":
@@ -165,8 +176,17 @@ def in_onnx(step: Step, constants: list[TensorProto]) -> Any:
             # offset 0: `steps` of another network would need a node more
             return node("Mul", [*step.inputs, constant("scale", config["scale"])])
         case "Conv2D":
-            kernel = constant("kernel", step.weights[0].transpose(3, 2, 0, 1))
-            return node("Conv", [*step.inputs, kernel], strides=config["strides"], auto_pad=padded(config))
+            held = [constant("kernel", step.weights[0].transpose(3, 2, 0, 1))]
+            if config["use_bias"]:
+                held.append(constant("bias", step.weights[1]))
+            return node("Conv", [*step.inputs, *held], strides=config["strides"], auto_pad=padded(config))
+        case "ZeroPadding2D":
+            (top, bottom), (left, right) = config["padding"]
+            sizes = numpy_helper.from_array(
+                np.array([0, 0, top, left, 0, 0, bottom, right]), f"{step.name}.pads"
+            )
+            constants.append(sizes)
+            return node("Pad", [*step.inputs, sizes.name])
         case "BatchNormalization":
             names = ("gamma", "beta", "moving_mean", "moving_variance")
             held = [constant(name, values) for name, values in zip(names, step.weights, strict=True)]
@@ -174,8 +194,8 @@ def in_onnx(step: Step, constants: list[TensorProto]) -> Any:
         case "Activation":
             return node({"relu": "Relu"}[config["activation"]], step.inputs)
         case "MaxPooling2D":
-            sizes = {"kernel_shape": config["pool_size"], "strides": config["strides"]}
-            return node("MaxPool", step.inputs, auto_pad=padded(config), **sizes)
+            window = {"kernel_shape": config["pool_size"], "strides": config["strides"]}
+            return node("MaxPool", step.inputs, auto_pad=padded(config), **window)
         case "Add":
             return node("Add", step.inputs)
         case "GlobalAveragePooling2D":

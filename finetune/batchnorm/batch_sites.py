@@ -83,7 +83,7 @@ def write(prefix: str, call: BatchCall, *, pointwise: bool, precise: bool) -> Wr
         return _general(prefix, call, precise=precise)
     if call.behind is None:
         written = _fused(prefix, call)
-    elif pointwise and worth_it(call.behind):
+    elif pointwise and worth_it(call.behind.pointwise, call.behind.x_shape, call.behind.kernel_shape):
         written = _pointwise(prefix, call, call.behind)
     else:
         written = _summed(prefix, call, call.behind)

@@ -7,16 +7,18 @@ multiplications. Once the variances are known, convolution and site are one conv
 gamma / sqrt(variance + epsilon), whose outputs are written once; Keras writes y, reads it twice for its moments and
 three times to normalise it.
 
-For measuring only: TensorFlow makes one kernel of a convolution, its offset and a ReLU behind it, and that kernel
-turns NaN into 0 (tests/test_tensorflow_behaviour.py), so that a training would not see its loss leave the numbers.
+`normalise_pointwise` is for measuring only: TensorFlow makes one kernel of a convolution, its offset and a ReLU behind
+it, and that kernel turns NaN into 0 (tests/test_tensorflow_behaviour.py), so that a training would not see its loss
+leave the numbers. What trains is in finetune.batchnorm.gram_gradients.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from finetune.batchnorm.channel_sums import fold_of, sum_of_values
-from finetune.batchnorm.conv_names import ConvNames
 
 WIDER, POSITIONS = 3, 0.25
 """Taken where the convolution makes at least so many times the channels it reads, from images with at least so many
@@ -27,15 +29,50 @@ CANCELS = 64.0
 their moments must be measured on y itself."""
 
 
-def worth_it(behind: ConvNames) -> bool:
-    """Whether `normalise_pointwise` takes this convolution, and is faster than sums of its outputs."""
-    if not behind.pointwise:
+def worth_it(pointwise: bool, x_shape: Sequence[int | None], kernel_shape: Sequence[int | None]) -> bool:
+    """Whether a convolution can be taken, and that is faster than sums of its outputs. pointwise: one position of x
+    makes one of them."""
+    if not pointwise:
         return False
-    _, height, width, channels = behind.x_shape
+    _, height, width, channels = x_shape
     if height is None or width is None or channels is None:
         return False
-    made = behind.kernel_shape[-1]
+    made = kernel_shape[-1]
     return made is not None and made >= WIDER * channels and height * width >= POSITIONS * channels
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """What a 1 x 1 convolution reads, and what follows of what it makes.
+
+    centred: x about its mean, (batch, height, width, read). count: of positions. mean: (read,). products: the biased
+    covariance of x times the kernel, (read, made). variance: of the outputs, (made,). summands: what that would be
+    without covariances, of which it may be a small rest (`CANCELS`).
+    """
+
+    centred: Any
+    count: Any
+    mean: Any
+    products: Any
+    variance: Any
+    summands: Any
+
+
+def read_by(x: Any, matrix: Any) -> Read:
+    """x: (batch, height, width, read). matrix: (read, made)."""
+    import tensorflow as tf
+
+    read = matrix.shape[0]
+    count = tf.size(x) // read
+    positions = tf.cast(count, tf.float32)
+    mean = sum_of_values(x, fold_of(x.shape)) / positions
+    centred = x - mean
+    rows = tf.reshape(centred, [-1, read])
+    covariance = tf.matmul(rows, rows, transpose_a=True) / positions
+    products = tf.matmul(covariance, matrix)
+    variance = tf.maximum(tf.reduce_sum(matrix * products, 0), 0.0)
+    summands = tf.linalg.matvec(tf.square(matrix), tf.linalg.diag_part(covariance), transpose_a=True)
+    return Read(centred, count, mean, products, variance, summands)
 
 
 def normalise_pointwise(
@@ -49,17 +86,9 @@ def normalise_pointwise(
     """
     import tensorflow as tf
 
-    read, made = kernel.shape[2:]
-    products = tf.reshape(kernel, [read, made])
-    count = tf.size(x) // read
-    positions = tf.cast(count, tf.float32)
-    mean = sum_of_values(x, fold_of(x.shape)) / positions
-    centred = x - mean
-    rows = tf.reshape(centred, [-1, read])
-    covariance = tf.matmul(rows, rows, transpose_a=True) / positions
-    variance = tf.maximum(tf.reduce_sum(products * tf.matmul(covariance, products), 0), 0.0)
-    summands = tf.linalg.matvec(tf.square(products), tf.linalg.diag_part(covariance), transpose_a=True)
-    scale = gamma * tf.math.rsqrt(variance + epsilon)
-    outputs = tf.nn.bias_add(tf.nn.conv2d(centred, kernel * scale, 1, "VALID"), beta)
-    of_y = tf.linalg.matvec(products, mean, transpose_a=True)
-    return outputs, (count, of_y if bias is None else of_y + bias, variance), summands
+    matrix = tf.reshape(kernel, kernel.shape[2:])
+    of = read_by(x, matrix)
+    scale = gamma * tf.math.rsqrt(of.variance + epsilon)
+    outputs = tf.nn.bias_add(tf.nn.conv2d(of.centred, kernel * scale, 1, "VALID"), beta)
+    mean = tf.linalg.matvec(matrix, of.mean, transpose_a=True)
+    return outputs, (of.count, mean if bias is None else mean + bias, of.variance), of.summands

@@ -2,9 +2,9 @@
 
 Keras computes BN from single operations (mean, squared difference, rsqrt, multiply, subtract, add), each of
 which reads the whole input again. TensorFlow's FusedBatchNormV3 does all of it in one kernel, and its gradient
-in another, in far more time on a CPU than reading its inputs takes. Behind a convolution two sums are a shorter way
-(finetune.batchnorm.sum_kernel). A site that normalises with its running statistics is a multiplication and an addition,
-which the convolution does.
+in another, in far more time on a CPU than reading its inputs takes. Behind a convolution there are shorter ways: the
+moments of what it reads (finetune.batchnorm.gram_gradients), or two sums (finetune.batchnorm.sum_kernel). A site that
+normalises with its running statistics is a multiplication and an addition, which the convolution does.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from finetune.batchnorm.gram_gradients import normalise_behind_pointwise
+from finetune.batchnorm.gram_kernel import worth_it
 from finetune.batchnorm.producer import convolution_to_use
 from finetune.batchnorm.sum_kernel import normalise_about
 
@@ -45,16 +47,20 @@ def normalise_with_batch(
     """
     import tensorflow as tf
 
+    channels = inputs.shape[-1]
+    gamma = tf.ones([channels]) if gamma is None else tf.cast(gamma, tf.float32)
+    beta = tf.zeros([channels]) if beta is None else tf.cast(beta, tf.float32)
     behind = convolution_to_use(inputs)
+    if behind is not None and worth_it(behind.pointwise, behind.x.shape, behind.kernel.shape):
+        return normalise_behind_pointwise(behind, gamma, beta, epsilon)
     if behind is not None and about is not None:
         return normalise_about(behind, about, gamma, beta, epsilon)
-    channels = inputs.shape[-1]
     # the kernel knows rank 4 only, and to its moments all positions are alike
     images = inputs if len(inputs.shape) == 4 else tf.reshape(inputs, [1, 1, -1, channels])
     outputs, mean, unbiased, *_ = tf.raw_ops.FusedBatchNormV3(
         x=images,
-        scale=tf.ones([channels]) if gamma is None else tf.cast(gamma, tf.float32),
-        offset=tf.zeros([channels]) if beta is None else tf.cast(beta, tf.float32),
+        scale=gamma,
+        offset=beta,
         mean=tf.zeros([0]),
         variance=tf.zeros([0]),
         epsilon=epsilon,
@@ -71,10 +77,10 @@ def normalise_with_batch(
 def scaled(inputs: Any, scale: Any, offset: Any) -> Any:
     """inputs * scale + offset, in the dtype of scale and offset, (channels,): those of a site in running mode.
 
-    inputs: (batch, ..., channels). Behind a convolution the convolution does it.
+    inputs: (batch, ..., channels). Behind a convolution the convolution does it, unless its kernel is the larger.
     """
     behind = convolution_to_use(inputs)
-    if behind is not None:
+    if behind is not None and behind.outweighs_kernel:
         return behind.scaled(scale, offset)
     return ops.cast(inputs, scale.dtype) * scale + offset
 

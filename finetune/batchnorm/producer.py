@@ -14,6 +14,8 @@ import keras
 from finetune.batchnorm.channel_sums import sums_are_faster
 
 KINDS = ("Conv2D", "DepthwiseConv2dNative")
+IMAGES = 32
+"""Of a batch whose size is open when a training is traced."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,19 +41,21 @@ class Convolution:
     def pointwise(self) -> bool:
         """One position of x makes one of y: a matrix product."""
         return (
-            self.operation.type == "Conv2D"
+            self._dense
             and self.kernel.shape[:2] == (1, 1)
             and self.kernel.shape[2] == self.x.shape[-1]
             and list(self._attribute("strides")) == [1, 1, 1, 1]
             and self._padding != "EXPLICIT"
         )
 
-    def moved(self, offset: Any) -> Any:
-        """y + offset."""
-        import tensorflow as tf
-
-        bias = self.bias
-        return tf.nn.bias_add(self._run(self.kernel), offset if bias is None else offset + bias)
+    @property
+    def outweighs_kernel(self) -> bool:
+        """Whether its outputs for a batch of `IMAGES` are more numbers than its kernel: so that what multiplies them is
+        better multiplied into the kernel. Where their shape is open, they are taken for more."""
+        _, height, width, channels = self.operation.outputs[0].shape
+        if height is None or width is None:
+            return True
+        return bool(IMAGES * height * width * channels > self.kernel.shape.num_elements())
 
     def scaled(self, scale: Any, offset: Any) -> Any:
         """y * scale + offset, both (channels,): by a kernel and a bias that hold them, so that y is written once.
@@ -59,28 +63,54 @@ class Convolution:
         NaN stays NaN: TensorFlow would join the bias with a ReLU behind it to a kernel that makes 0 of it, and does not
         look past the check of a shape that is known (tests/test_tensorflow_behaviour.py).
         """
-        import tensorflow as tf
-
         bias = self.bias
         if bias is not None:
             offset = offset + bias * scale
-        # the last axes of a kernel are the channels that it makes: one, or those of each channel it reads
-        made = self.kernel.shape[-1:] if self.operation.type == "Conv2D" else self.kernel.shape[2:]
-        outputs = tf.nn.bias_add(self._run(self.kernel * tf.reshape(scale, made)), offset)
-        return tf.ensure_shape(outputs, outputs.shape)
+        return with_bias(self.applied(self.x, self.across(scale, self.kernel)), offset)
 
-    def _run(self, kernel: Any) -> Any:
+    def across(self, scale: Any, kernel: Any) -> Any:
+        """The kernel whose outputs are those of this one times the scale, (channels,)."""
         import tensorflow as tf
 
-        shared: dict[str, Any] = {
+        # the last axes of a kernel are the channels that it makes: one, or those of each channel it reads
+        made = self.kernel.shape[-1:] if self._dense else self.kernel.shape[2:]
+        return kernel * tf.reshape(scale, made)
+
+    def applied(self, x: Any, kernel: Any) -> Any:
+        """x * kernel, of the shapes of this one's."""
+        import tensorflow as tf
+
+        run = tf.raw_ops.Conv2D if self._dense else tf.raw_ops.DepthwiseConv2dNative
+        return run(input=x, filter=kernel, **self._shared)
+
+    def gradient_by_x(self, x: Any, kernel: Any, upstream: Any) -> Any:
+        """That of sum(upstream * applied(x, kernel))."""
+        import tensorflow as tf
+
+        ops = tf.raw_ops
+        run = ops.Conv2DBackpropInput if self._dense else ops.DepthwiseConv2dNativeBackpropInput
+        return run(input_sizes=tf.shape(x), filter=kernel, out_backprop=upstream, **self._shared)
+
+    def gradient_by_kernel(self, x: Any, upstream: Any) -> Any:
+        """That of sum(upstream * applied(x, kernel))."""
+        import tensorflow as tf
+
+        ops, sizes = tf.raw_ops, list(self.kernel.shape)
+        run = ops.Conv2DBackpropFilter if self._dense else ops.DepthwiseConv2dNativeBackpropFilter
+        return run(input=x, filter_sizes=sizes, out_backprop=upstream, **self._shared)
+
+    @property
+    def _dense(self) -> bool:
+        return str(self.operation.type) == "Conv2D"
+
+    @property
+    def _shared(self) -> dict[str, Any]:
+        return {
             "strides": list(self._attribute("strides")),
             "padding": self._padding,
             "explicit_paddings": list(self._attribute("explicit_paddings")),
             "dilations": list(self._attribute("dilations")),
         }
-        if self.operation.type == "Conv2D":
-            return tf.raw_ops.Conv2D(input=self.x, filter=kernel, **shared)
-        return tf.raw_ops.DepthwiseConv2dNative(input=self.x, filter=kernel, **shared)
 
     @property
     def _padding(self) -> str:
@@ -88,6 +118,14 @@ class Convolution:
 
     def _attribute(self, name: str) -> Any:
         return self.operation.get_attr(name)
+
+
+def with_bias(outputs: Any, offset: Any) -> Any:
+    """outputs + offset, (channels,), which TensorFlow joins with what is before it and with nothing behind it."""
+    import tensorflow as tf
+
+    outputs = tf.nn.bias_add(outputs, offset)
+    return tf.ensure_shape(outputs, outputs.shape)
 
 
 def convolution_to_use(inputs: Any) -> Convolution | None:

@@ -48,6 +48,17 @@ def wide_net():
     return disturbed(keras.Model(inputs, outputs))
 
 
+def deep_net():
+    """Sites of few positions behind kernels that are larger than what they make."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = layers.AveragePooling2D(SIZE // 2)(inputs)
+    for convolution in (layers.Conv2D(24, 3, padding="same"), layers.Conv2D(24, 3, padding="same")):
+        x = layers.ReLU()(layers.BatchNormalization()(convolution(x)))
+    outputs = layers.Dense(CLASSES, activation="softmax")(layers.GlobalAveragePooling2D()(x))
+    return disturbed(keras.Model(inputs, outputs))
+
+
 def preactivated_net():
     """Sites that no convolution stands before: on the images, and behind a join; of channels that oneDNN takes."""
     keras.utils.set_random_seed(0)
@@ -95,10 +106,10 @@ def outputs_and_gradients(model, x):
     return run()
 
 
-@pytest.mark.parametrize("net", ["functional", "custom_layer", "subclassed", "wide"])
+@pytest.mark.parametrize("net", ["functional", "custom_layer", "subclassed", "wide", "deep"])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_outputs_gradients_and_statistics_are_those_of_float64(net, policy):
-    build = {**NETS, "functional": sure_net, "wide": wide_net}[net]
+    build = {**NETS, "functional": sure_net, "wide": wide_net, "deep": deep_net}[net]
     ours, reference = build(), in_float64(build)
     sites, expected_sites = sites_of(ours, policy), sites_of(reference, policy)
     expected = outputs_and_gradients(reference, images(16))
@@ -224,7 +235,7 @@ def test_sites_in_batch_mode_are_one_kernel_and_frozen_ones_a_multiply_add():
     assert "SquaredDifference" not in found
 
 
-@pytest.mark.parametrize("build", [wide_net, preactivated_net])
+@pytest.mark.parametrize("build", [wide_net, deep_net, preactivated_net])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_nan_is_seen_in_the_loss_of_its_step(build, policy):
     """As it would not be if a site were one kernel with its convolution, or with the ReLU behind it

@@ -1,4 +1,4 @@
-"""The convolution behind a site: found where there is one, moved by an offset, scaled."""
+"""The convolution behind a site: found where there is one, scaled, applied to other values."""
 
 import keras
 import numpy as np
@@ -34,15 +34,52 @@ def built(make):
 
 
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
-def test_a_moved_convolution_is_the_moved_outputs(kind):
+def test_a_convolution_of_other_values_and_its_gradients_are_those_of_float64(kind):
+    """What it reads and its kernel are given anew; the bias stays away."""
     layer = built(CONVOLUTIONS[kind])
+    other = np.random.default_rng(6).normal(size=X.shape)
+    kernel = np.random.default_rng(7).normal(size=layer.kernel.shape)
+    upstream = np.random.default_rng(5).normal(size=layer(X).shape)
 
     @tf.function(autograph=False)
-    def run(x):
-        return convolution_behind(layer(x)).moved(tf.constant(OFFSET, tf.float32))
+    def ours(x, kernel, upstream):
+        behind = convolution_behind(layer(tf.constant(X, tf.float32)))
+        by_x = behind.gradient_by_x(x, kernel, upstream)
+        return behind.applied(x, kernel), by_x, behind.gradient_by_kernel(x, upstream)
 
-    x = tf.constant(X, tf.float32)
-    np.testing.assert_allclose(run(x), layer(x) + np.float32(OFFSET), rtol=1e-5, atol=1e-4)
+    found = ours(*(tf.constant(v, tf.float32) for v in (other, kernel, upstream)))
+    double = in_double(layer, CONVOLUTIONS[kind])
+    double.kernel.assign(kernel)
+    x = tf.constant(other)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        outputs = double(x)
+        total = tf.reduce_sum(outputs * upstream)
+    plain = outputs - (double.bias if double.use_bias else 0.0)
+    for a, b in zip(found, [plain, *tape.gradient(total, [x, double.kernel.value])], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
+
+
+@pytest.mark.parametrize(
+    ("side", "read", "made", "kernel", "outweighs"),
+    [
+        (3, 4, 4, 3, True),
+        (3, 32, 8, 3, False),
+        (3, 287, 8, 1, True),
+        (3, 288, 8, 1, False),
+        (None, 288, 8, 1, True),
+    ],
+)
+def test_outputs_for_32_images_outweigh_the_kernel_where_they_are_more_numbers(
+    side, read, made, kernel, outweighs
+):
+    @tf.function(input_signature=[tf.TensorSpec([None, side, side, read])], autograph=False)
+    def run(x):
+        outputs = tf.nn.conv2d(x, tf.ones([kernel, kernel, read, made]), 1, "SAME")
+        assert convolution_behind(outputs).outweighs_kernel is outweighs
+        return x
+
+    assert run.get_concrete_function() is not None
 
 
 @pytest.mark.parametrize("kind", CONVOLUTIONS)

@@ -1,8 +1,10 @@
 """A site behind a convolution, normalised from sums about where the mean is expected: the definition in float64."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 
 from finetune.batchnorm import sum_kernel
 from finetune.batchnorm.producer import convolution_behind
@@ -73,10 +75,61 @@ def test_no_gradient_flows_to_where_the_mean_was_expected_nor_from_the_moments()
         with tf.GradientTape(persistent=True) as tape:
             tape.watch([y, about])
             behind = convolution_behind(tf.nn.conv2d(y, tf.eye(CHANNELS)[None, None], 1, "VALID"))
-            outputs, mean, variance = normalise_about(behind, about, None, None, EPSILON)
+            ones = tf.ones([CHANNELS])
+            outputs, mean, variance = normalise_about(behind, about, ones, ones, EPSILON)
             moments, total = tf.reduce_sum(mean + variance), tf.reduce_sum(outputs)
         assert tape.gradient(moments, y) is None
         assert tape.gradient(total, about) is None
         return tape.gradient(total, y)
 
     assert run().shape == y.shape
+
+
+CONVOLUTIONS = {
+    "3 x 3": lambda: layers.Conv2D(8, 3, padding="same"),
+    "strided": lambda: layers.Conv2D(8, 3, strides=2),
+    "1 x 1": lambda: layers.Conv2D(3, 1, use_bias=False),
+    "depthwise": lambda: layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same"),
+}
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+@pytest.mark.parametrize("shape", [(5, 9, 9, 4), (16, 3, 3, 40)], ids=["wide", "deep"])
+def test_gradients_by_what_the_convolution_reads_and_by_its_kernel_are_those_of_float64(kind, shape):
+    """Of many positions, so that the kernel is scaled, and of few, so that the gradient of the outputs is."""
+    found, expected = (gradients_of(CONVOLUTIONS[kind], shape, dtype) for dtype in ("float32", "float64"))
+    assert len(found) == len(expected) > 4
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5 * max(1.0, np.abs(b).max()))
+
+
+def gradients_of(make, shape, dtype):
+    """Outputs, mean and variance; gradients by x, gamma, beta, and each variable of the convolution. float64: by the
+    definition."""
+    random = np.random.default_rng(0)
+    layer = make()
+    layer.dtype_policy = keras.DTypePolicy(dtype)
+    layer.build(shape)
+    for variable in layer.weights:
+        variable.assign(random.normal(size=variable.shape))
+    channels = layer.compute_output_shape(shape)[-1]
+    x, gamma, beta, about = (
+        tf.constant(random.normal(0.5, 1, s), dtype) for s in (shape, (channels,), (channels,), (channels,))
+    )
+    upstream = tf.constant(random.normal(size=layer.compute_output_shape(shape)), dtype)
+
+    @tf.function(autograph=False)
+    def run(x, gamma, beta):
+        with tf.GradientTape() as tape:
+            tape.watch([x, gamma, beta])
+            y = layer(x)
+            if dtype == "float32":
+                outputs, mean, variance = normalise_about(convolution_behind(y), about, gamma, beta, EPSILON)
+            else:
+                mean, variance = tf.nn.moments(y, [0, 1, 2])
+                outputs = (y - mean) / tf.sqrt(variance + EPSILON) * gamma + beta
+            total = tf.reduce_sum(outputs * upstream)
+        watched = [x, gamma, beta, *(variable.value for variable in layer.trainable_variables)]
+        return [outputs, mean, variance, *tape.gradient(total, watched)]
+
+    return run(x, gamma, beta)
