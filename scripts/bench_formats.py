@@ -4,8 +4,8 @@ A network is written in every format (scripts/trained_formats.py) and opened as 
 sides take turns over the same batches: `bare` asks the deployed model for its outputs, `layerwise` and `one_pass`
 measure its running statistics and store nothing. Each measurement builds its graphs anew; "an image" is without that:
 the difference to a measurement of one batch. Ratios are those of the same round, the median of the rounds and their
-range. `bundled` is the trained network that comes with the package, of 56 px; weights of the others are random, on which
-the cost does not depend.
+range. `bundled` is the trained network that comes with the package, of 56 px; weights of the other are random: the
+cost does not depend on them.
 
     uv run python scripts/bench_formats.py --network ResNet50 --images 256 --markdown
 """

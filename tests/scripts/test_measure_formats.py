@@ -28,14 +28,15 @@ def scripts():
 
 
 def small_network():
-    """Every kind of layer that the bundled network has, two sites in depth, a residual join."""
+    """Every kind of layer that the networks of the scripts have, two sites in depth, a residual join."""
     keras.utils.set_random_seed(0)
     images = keras.Input((SIDE, SIDE, 3))
     x = layers.Rescaling(1 / 255)(images)
     x = layers.Conv2D(24, 5, strides=2, padding="same", use_bias=False)(x)
     x = layers.Activation("relu")(layers.BatchNormalization(name="site_1")(x))
     x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
-    y = layers.Conv2D(24, 3, padding="same", use_bias=False)(x)
+    y = layers.ZeroPadding2D(((1, 0), (0, 1)))(x)
+    y = layers.Conv2D(24, 2, bias_initializer="random_normal")(y)
     y = layers.Activation("relu")(layers.BatchNormalization(name="site_2")(y))
     pooled = layers.GlobalAveragePooling2D()(layers.Add()([x, y]))
     net = keras.Model(images, layers.Dense(10, name="classes")(pooled))
@@ -80,7 +81,7 @@ def test_the_table_says_what_live_keras_says(scripts, monkeypatch, capsys):
     images = measure_formats.photographs(numbers, None).astype(np.float32)
     net = trained_head(small_network(), images, measure_formats.read_test_images()[1][: len(numbers)])
     monkeypatch.setattr(trained_formats, "trained_network", lambda: net)
-    typed = ["--formats", "ONNX", "--images", "96", "--tests", "200", "--rounds", "1"]
+    typed = ["--formats", "ONNX", "--images", "96", "--tests", "200"]
     # a small change: features that nobody trained survive no more of it than the gate accepts
     monkeypatch.setitem(measure_formats.CAMERAS, "fog", Shift(kind="contrast", severity=1))
     monkeypatch.setattr(sys, "argv", ["measure_formats.py", *typed, "--json"])
@@ -90,6 +91,5 @@ def test_the_table_says_what_live_keras_says(scripts, monkeypatch, capsys):
     for method in ("layerwise", "one_pass"):
         assert row["apart"][method] < 1e-3
         assert row["accuracy"][method] == pytest.approx(row["live"][method], abs=0.005)
-        assert row["cost"][method]["processor"] > 0
     assert row["files"] == ["model.onnx"]
     assert 0 < row["bytes_changed"] <= 2 * 2 * 24 * 4
