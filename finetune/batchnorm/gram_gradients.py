@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from finetune.batchnorm.channel_sums import sum_of_products, sum_of_values
+from finetune.batchnorm.channel_sums import fold_of, sum_of_products, sum_of_values
 from finetune.batchnorm.gram_kernel import CANCELS, Read, read_by
 from finetune.batchnorm.producer import Convolution, with_bias
 
@@ -50,7 +50,7 @@ def _differentiable(behind: Convolution, epsilon: float) -> Any:
         scale = gamma * inverse
 
         def gradients(upstream: Any, *_of_moments: Any) -> Any:
-            of_beta = sum_of_values(upstream)
+            of_beta = sum_of_values(upstream, fold_of(upstream.shape))
             products = tf.reshape(behind.gradient_by_kernel(of.centred, upstream), matrix.shape)
             of_gamma = inverse * tf.reduce_sum(matrix * products, 0)
             by_y = scale * inverse * of_gamma
@@ -73,7 +73,7 @@ def _variance(behind: Convolution, of: Read, kernel: Any, epsilon: float) -> Any
 
     def measured() -> Any:
         y = behind.applied(of.centred, kernel)
-        return sum_of_products(y, y) / tf.cast(of.count, tf.float32)
+        return sum_of_products(y, y, fold_of(y.shape)) / tf.cast(of.count, tf.float32)
 
     cancels = tf.reduce_any(of.summands > CANCELS * (of.variance + epsilon))
     return tf.cond(cancels, measured, lambda: of.variance)

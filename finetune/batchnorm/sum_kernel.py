@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from finetune.batchnorm.channel_sums import sum_of_products, sum_of_values
+from finetune.batchnorm.channel_sums import fold_of, sum_of_products, sum_of_values
 from finetune.batchnorm.producer import Convolution, with_bias
 
 FAR = 1.0
@@ -46,20 +46,21 @@ def _differentiable(behind: Convolution, epsilon: float) -> Any:
     @tf.custom_gradient
     def normalised(x: Any, kernel: Any, bias: Any, gamma: Any, beta: Any) -> Any:
         y = tf.nn.bias_add(behind.applied(x, kernel), bias)
+        fold = fold_of(y.shape)
         positions = tf.cast(tf.size(y) // y.shape[-1], tf.float32)
-        mean = sum_of_values(y) / positions
-        short = sum_of_products(y, y) / positions - tf.square(mean)
+        mean = sum_of_values(y, fold) / positions
+        short = sum_of_products(y, y, fold) / positions - tf.square(mean)
         far = tf.reduce_any(tf.square(mean) > FAR * short)
-        variance = tf.cond(far, lambda: sum_of_products(y - mean, y - mean) / positions, lambda: short)
+        variance = tf.cond(far, lambda: sum_of_products(y - mean, y - mean, fold) / positions, lambda: short)
         inverse = tf.math.rsqrt(variance + epsilon)
         scale = gamma * inverse
 
         def gradients(upstream: Any, *_of_moments: Any) -> Any:
-            of_beta = sum_of_values(upstream)
+            of_beta = sum_of_values(upstream, fold)
             products = tf.cond(
                 far,
-                lambda: sum_of_products(y - mean, upstream),
-                lambda: sum_of_products(y, upstream) - mean * of_beta,
+                lambda: sum_of_products(y - mean, upstream, fold),
+                lambda: sum_of_products(y, upstream, fold) - mean * of_beta,
             )
             of_gamma = inverse * products
             by_y = -inverse * of_gamma / positions

@@ -67,6 +67,22 @@ def test_far_means_need_the_second_sum(monkeypatch):
     assert np.abs(variance / definition(*values)[2] - 1).max() > 1e-3
 
 
+def test_moments_and_sums_of_gradients_of_many_positions_keep_their_digits(monkeypatch):
+    """Added one after another, float32 numbers lose them (finetune.batchnorm.channel_sums)."""
+    random = np.random.default_rng(0)
+    y = np.abs(random.normal(1, 1, (16, 64, 64, CHANNELS)))
+    values = [y, *np.ones((2, CHANNELS)), np.zeros(CHANNELS), np.abs(random.normal(1, 1, y.shape))]
+    expected = definition(*values)
+
+    def error():
+        pairs = list(zip(computed(*values), expected, strict=True))
+        return max(np.abs(a / b - 1).max() for a, b in (*pairs[1:3], pairs[5]))
+
+    folded = error()
+    monkeypatch.setattr(sum_kernel, "fold_of", lambda shape: 1)
+    assert folded < 5e-6 < error()
+
+
 def test_no_gradient_flows_to_where_the_mean_was_expected_nor_from_the_moments():
     y, *_, about, _ = (tf.constant(v, tf.float32) for v in drawn(0.5))
 
