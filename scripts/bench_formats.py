@@ -32,8 +32,7 @@ import numpy as np
 import tensorflow as tf
 import trained_formats
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
+from printed_table import print_table
 
 from finetune.batchnorm.targets import Targets
 from finetune.formats.deployed import DeployedModel
@@ -162,20 +161,6 @@ def ratio(rounds: Sequence[tuple[Timed, Timed]], kind: int, *, without_one: bool
 
     values = [of(method) / of(bare) for method, bare in rounds]
     return f"{median(values):.2f} x ({min(values):.2f} to {max(values):.2f})"
-
-
-def print_table(
-    headings: Sequence[str], lines: Sequence[Sequence[str]], title: str, *, markdown: bool
-) -> None:
-    if markdown:
-        first, *rest = ["| " + " | ".join(cells) + " |" for cells in (headings, *lines)]
-        print("\n".join([first, "|" + "---|" * len(headings), *rest]), f"\n{title}\n", sep="\n")
-        return
-    table = Table(*headings, title=title)
-    for cells in lines:
-        table.add_row(*cells)
-    # wide enough for every cell also where the output is a file
-    Console(width=200).print(table)
 
 
 if __name__ == "__main__":

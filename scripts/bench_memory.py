@@ -31,8 +31,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
+from printed_table import print_table
 
 from finetune.batchnorm.layerwise import Cost, layerwise
 from finetune.batchnorm.targets import Targets
@@ -71,7 +70,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(rows, indent=2))
         return
-    print_table([cells(row) for row in rows], options)
+    print_table(HEADINGS, [cells(row) for row in rows], title(options), markdown=options.markdown)
 
 
 def arguments() -> argparse.Namespace:
@@ -152,20 +151,11 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def print_table(lines: list[tuple[str, ...]], options: argparse.Namespace) -> None:
-    title = (
+def title(options: argparse.Namespace) -> str:
+    return (
         f"ResNet50, {options.images} images of {options.size} px in batches of {options.batch}; {os.cpu_count()} cores "
         f"({platform.machine()}), Keras {keras.__version__}, TensorFlow {tf.__version__}"
     )
-    if options.markdown:
-        first, *rest = ["| " + " | ".join(row) + " |" for row in (HEADINGS, *lines)]
-        print("\n".join([first, "|" + "---|" * len(HEADINGS), *rest]), f"\n{title}", sep="\n")
-        return
-    table = Table(*HEADINGS, title=title)
-    for row in lines:
-        table.add_row(*row)
-    # wide enough for every cell also where the output is a file
-    Console(width=120).print(table)
 
 
 if __name__ == "__main__":

@@ -34,9 +34,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 import trained_formats
-from bench_formats import fed, print_table
+from bench_formats import fed
 from numpy.typing import NDArray
 from PIL import Image
+from printed_table import print_table
 
 from finetune import ImageSource, Settings, recalibrate
 from finetune.batchnorm.measure import measure
