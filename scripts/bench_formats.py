@@ -1,11 +1,12 @@
 """What measuring a deployed network costs, in every format, beside a bare forward pass over the same images.
 
-A network is written in every format (scripts/trained_formats.py) and opened as `finetune recalibrate` opens it. Three
+A network is written in every format (scripts/trained_formats.py) and opened as `finetune recalibrate` opens it. Four
 sides take turns over the same batches: `bare` asks the deployed model for its outputs, `layerwise` and `one_pass`
-measure its running statistics and store nothing. Each measurement builds its graphs anew; "an image" is without that:
-the difference to a measurement of one batch. Ratios are those of the same round, the median of the rounds and their
-range. `bundled` is the trained network that comes with the package, of 56 px; weights of the other are random: the
-cost does not depend on them.
+measure its running statistics and store nothing, and `unmeasured` runs the network up to its last site as they do,
+without measuring: what they cannot go below where a runtime joins a site with what is around it. Each of these builds
+its graphs anew; "an image" is without that: the difference to one batch. Ratios are those of the same round, the
+median of the rounds and their range. `bundled` is the trained network that comes with the package, of 56 px; weights
+of the other are random: the cost does not depend on them.
 
     uv run python scripts/bench_formats.py --network ResNet50 --images 256 --markdown
 """
@@ -43,7 +44,7 @@ NETWORKS: dict[str, Callable[[], keras.Model]] = {
     "bundled": trained_formats.trained_network,
     "ResNet50": partial(trained_formats.resnet50, 160),
 }
-METHODS = ("layerwise", "one_pass")
+SIDES = ("unmeasured", "layerwise", "one_pass")
 HEADINGS = ("format", "bare pass", "side", "clock", "processor", "clock, an image", "processor, an image")
 Seconds = tuple[float, float]
 """By the clock, and of the processor, all cores together."""
@@ -104,6 +105,7 @@ def timed(model: DeployedModel, batches: Sequence[NDArray], rounds: int) -> list
     """By side, of every round but the first, which warms up."""
     sides: dict[str, Callable[[Sequence[NDArray]], Any]] = {
         "bare": lambda given: [model.predict({model.inputs[0].name: batch}) for batch in given],
+        "unmeasured": partial(unmeasured, model),
         "layerwise": partial(layerwise, model),
         "one_pass": lambda given: DeployedNetwork(model).one_pass(given, {}),
     }
@@ -111,6 +113,14 @@ def timed(model: DeployedModel, batches: Sequence[NDArray], rounds: int) -> list
         {side: (seconds(go, batches), seconds(go, batches[:1])) for side, go in sides.items()}
         for _ in range(rounds + 1)
     ][1:]
+
+
+def unmeasured(model: DeployedModel, batches: Sequence[NDArray]) -> None:
+    network = model.network()
+    flow = network.dataflow
+    run = network.segment(flow.inputs, flow.measured[-1], (), precise=False)
+    for batch in batches:
+        run([batch])
 
 
 def layerwise(model: DeployedModel, batches: Sequence[NDArray]) -> None:
@@ -135,31 +145,31 @@ def seconds(go: Callable[[Any], Any], batches: Sequence[NDArray]) -> Seconds:
 
 
 def costs(name: str, rounds: Sequence[dict[str, Timed]]) -> list[tuple[str, ...]]:
-    """A line for each method."""
+    """A line for each side beside the bare pass."""
     bare = f"{median(each['bare'][0][0] for each in rounds):.1f} s"
     return [
         (
             name,
             bare,
-            method,
+            side,
             *(
-                ratio([(each[method], each["bare"]) for each in rounds], kind, without_one=without_one)
+                ratio([(each[side], each["bare"]) for each in rounds], kind, without_one=without_one)
                 for without_one in (False, True)
                 for kind in (0, 1)
             ),
         )
-        for method in METHODS
+        for side in SIDES
     ]
 
 
 def ratio(rounds: Sequence[tuple[Timed, Timed]], kind: int, *, without_one: bool) -> str:
-    """rounds: of the method and of a bare pass. kind: which of `Seconds`."""
+    """rounds: of the side and of a bare pass. kind: which of `Seconds`."""
 
-    def of(side: Timed) -> float:
-        whole, one = side
+    def of(timed: Timed) -> float:
+        whole, one = timed
         return whole[kind] - (one[kind] if without_one else 0.0)
 
-    values = [of(method) / of(bare) for method, bare in rounds]
+    values = [of(side) / of(bare) for side, bare in rounds]
     return f"{median(values):.2f} x ({min(values):.2f} to {max(values):.2f})"
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from finetune.errors import ModelError
 
@@ -33,7 +34,11 @@ def in_words(path: Path) -> Iterator[None]:
 
 def session(model: ModelProto | Path, *, optimised: bool = True) -> Any:
     """model: in memory, or a file. optimised: as a server runs it, or operation by operation as the file says."""
+    _share_memory()
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    # planned memory is taken anew at the second batch of a size; most sessions live for a few batches
+    options.enable_mem_pattern = False
     # errors come as exceptions; printed as well they would be there twice
     options.log_severity_level = SILENT
     if not optimised:
@@ -45,6 +50,17 @@ def session(model: ModelProto | Path, *, optimised: bool = True) -> Any:
     )
 
 
+@cache
+def _share_memory() -> None:
+    """One arena for all sessions: each would touch memory of its own first, and a measurement makes one a piece."""
+    place = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    # whoever embeds this may have registered an arena, which then serves as well
+    with suppress(RuntimeError):
+        onnxruntime.create_and_register_allocator(place, None)
+
+
 def piece_of(
     model: ModelProto,
     nodes: Sequence[NodeProto],
@@ -53,17 +69,17 @@ def piece_of(
     weights: Sequence[TensorProto],
 ) -> ModelProto:
     """A model of its own with some of the nodes and weights of another, under its operator sets and functions."""
-    graph = GraphProto(
-        name="piece",
-        node=nodes,
-        initializer=weights,
-        input=inputs,
-        # without a type: onnxruntime infers it
-        output=[ValueInfoProto(name=name) for name in outputs],
+    piece = ModelProto(
+        ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions
     )
-    return ModelProto(
-        ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions, graph=graph
-    )
+    # filled in place: a graph that is handed over is copied, with its weights
+    piece.graph.name = "piece"
+    piece.graph.node.extend(nodes)
+    piece.graph.initializer.extend(weights)
+    piece.graph.input.extend(inputs)
+    # without a type: onnxruntime infers it
+    piece.graph.output.extend(ValueInfoProto(name=name) for name in outputs)
+    return piece
 
 
 def inferred(model: ModelProto, names: Sequence[str]) -> dict[str, ValueInfoProto]:

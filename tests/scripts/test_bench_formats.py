@@ -32,7 +32,7 @@ def test_ratios_are_of_the_same_round_and_an_image_costs_what_is_beyond_one_batc
     assert bench.ratio(rounds, 0, without_one=True) == "2.00 x (2.00 to 4.00)"
 
 
-def test_both_methods_have_a_line_and_the_model_keeps_its_statistics(bench, monkeypatch, capsys):
+def test_every_side_has_a_line_and_the_model_keeps_its_statistics(bench, monkeypatch, capsys):
     opened = []
 
     def kept(path):
@@ -46,12 +46,33 @@ def test_both_methods_have_a_line_and_the_model_keeps_its_statistics(bench, monk
     monkeypatch.setattr(sys, "argv", ["bench_formats.py", *typed])
     bench.main()
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" | ")[2] for line in lines[2:4]] == ["layerwise", "one_pass"]
+    assert [line.split(" | ")[2] for line in lines[2:5]] == ["unmeasured", "layerwise", "one_pass"]
     (model,) = opened
     for number, site in enumerate(model.sites, 1):
         _, _, mean, variance = net.get_layer(f"site_{number}").get_weights()
         np.testing.assert_array_equal(site.statistics.mean, mean)
         np.testing.assert_array_equal(site.statistics.variance, variance)
+
+
+def test_the_unmeasured_side_runs_up_to_the_last_site(bench, tmp_path, monkeypatch):
+    net = small_network()
+    model = open_model(bench.trained_formats.FORMATS["ONNX"](net, tmp_path))
+    network, ran = model.network(), []
+
+    class Watched:
+        dataflow = network.dataflow
+
+        def segment(self, feeds, keeps, sites, *, precise):
+            piece = network.segment(feeds, keeps, sites, precise=precise)
+            return lambda tensors: ran.append(piece(tensors))
+
+    monkeypatch.setattr(model, "network", Watched)
+    batches = bench.fed(model, np.zeros((4, *net.input_shape[1:]), np.uint8), 2)
+    bench.unmeasured(model, batches)
+    assert len(ran) == 2
+    for (last,), moments in ran:
+        assert not moments
+        assert last.shape[:2] == (2, len(model.sites[-1].statistics.mean))
 
 
 def test_one_batch_says_that_two_are_needed(bench, monkeypatch, capsys):
