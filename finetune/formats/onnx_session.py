@@ -52,7 +52,10 @@ def session(model: ModelProto | Path, *, optimised: bool = True) -> Any:
 
 @cache
 def _share_memory() -> None:
-    """One arena for all sessions: each would touch memory of its own first, and a measurement makes one a piece."""
+    """One arena for all sessions: each would touch memory of its own first, and a measurement makes one a piece.
+
+    It stays as large as it once had to be while the process lives.
+    """
     place = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
