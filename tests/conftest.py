@@ -6,6 +6,11 @@ import signal
 import tempfile
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# no test is timed, neither its examples nor the making of them: a machine may be slow
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # a shell lets its background jobs ignore Ctrl-C, and what is ignored is not taken over
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -31,7 +31,7 @@ def test_the_temperature_that_was_put_in_is_found(temperature):
 
 
 @given(st.floats(0.3, 5), st.integers(0, 100))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_no_neighbour_has_a_lower_cross_entropy(temperature, seed):
     probabilities, labels = drawn(temperature, 300, seed=seed)
     found = fitted_temperature(probabilities, labels)

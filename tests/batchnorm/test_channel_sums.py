@@ -10,7 +10,7 @@ from finetune.batchnorm.channel_sums import WIDEST, fold_of, sum_of_products, su
 SIDES = st.integers(1, 9)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(images=st.integers(1, 4), height=SIDES, width=SIDES, channels=st.integers(1, 40), data=st.data())
 def test_any_fold_gives_the_sums_of_the_channels(images, height, width, channels, data):
     positions = height * width

@@ -32,7 +32,7 @@ def normalised(x, by, epsilon):
 
 
 @given(st.integers(0, 999), st.sampled_from([1e-5, 1e-3]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_is_handed_on_has_the_moments_that_it_had_on_the_reference(seed, epsilon):
     stored, reference, measured = (statistics(seed + 1000 * k) for k in range(3))
     before = normalised(values(reference, seed), stored, epsilon)
@@ -43,7 +43,7 @@ def test_what_is_handed_on_has_the_moments_that_it_had_on_the_reference(seed, ep
 
 
 @given(st.integers(0, 999))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_it_is_plain_where_stored_and_reference_agree(seed):
     stored, measured = statistics(seed), statistics(seed + 1)
     result = matched(stored, stored, measured, 1e-3)
@@ -52,7 +52,7 @@ def test_it_is_plain_where_stored_and_reference_agree(seed):
 
 
 @given(st.integers(0, 999))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_it_leaves_the_site_alone_where_nothing_changed(seed):
     stored, reference = statistics(seed), statistics(seed + 1)
     result = matched(stored, reference, reference, 1e-3)
@@ -61,7 +61,7 @@ def test_it_leaves_the_site_alone_where_nothing_changed(seed):
 
 
 @given(st.integers(0, 999))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_scale_and_offset_say_the_same_as_the_statistics(seed):
     stored, reference, measured = (statistics(seed + 1000 * k) for k in range(3))
     x = values(measured, seed)

@@ -24,7 +24,7 @@ def drawn(shape, distance=0.0):
     return np.random.default_rng(0).normal(2 * distance, 2, shape).astype(np.float32)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(images=st.integers(1, 9), height=SIDES, width=SIDES, channels=st.integers(1, 20))
 def test_sums_give_the_moments_of_images_of_any_shape(images, height, width, channels):
     y = drawn((images, height, width, channels), 0.5)

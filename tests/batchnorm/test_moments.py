@@ -12,7 +12,7 @@ def moments_of(values: np.ndarray) -> PopulationMoments:
     return PopulationMoments.of_batch(len(values), values.mean(0), values.var(0))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=8),
     channels=st.integers(1, 4),
@@ -30,7 +30,7 @@ def test_pooling_batches_gives_the_moments_of_all_values(sizes, channels, offset
     np.testing.assert_allclose(pooled.variance, everything.var(0), rtol=1e-9, atol=1e-12 * max(1, offset**2))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**16), count=st.integers(2, 9))
 def test_neither_order_nor_grouping_changes_what_is_pooled(seed, count):
     random = np.random.default_rng(seed)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.batchnorm.moments import PopulationMoments
@@ -48,7 +48,6 @@ def test_a_digest_that_is_no_hash_is_refused(tmp_path):
 
 
 @given(cuts=st.lists(st.integers(1, 39), min_size=1, max_size=5, unique=True), turn=st.integers(0, 5))
-@settings(deadline=None)
 def test_shares_in_any_order_merge_to_the_moments_of_all_values(cuts, turn):
     values = two_sites(40)
     parts = [

@@ -122,7 +122,7 @@ def networks(draw):
 
 
 @given(networks())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_the_plan_of_any_network_can_be_carried_out(flow):
     known, kept = set(), {"x"}
     for stage in plan(flow):
@@ -143,7 +143,7 @@ def test_the_plan_of_any_network_can_be_carried_out(flow):
 
 
 @given(networks())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_every_site_is_measured_once_and_a_loop_is_one_that_needs_itself(flow):
     stages = plan(flow)
     alone = [number for stage in stages for number in stage.sites]

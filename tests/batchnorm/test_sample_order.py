@@ -25,14 +25,14 @@ def pictures(count, seed=0):
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_images_in_random_order_raise_no_warning(seed):
     x, _ = pictures(320, seed)
     assert said(np.split(x, 5)) == []
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_images_sorted_by_class_are_noticed(seed):
     x, labels = pictures(320, seed)
     (words,) = said(np.split(x[np.argsort(labels)], 5))

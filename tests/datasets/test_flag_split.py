@@ -14,7 +14,7 @@ def some_flags(count, seed, shares=(0.5, 0.3, 0.05, 0.02)):
     return (np.random.default_rng(seed).random((count, len(shares))) < shares).astype(int)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(20, 300), st.integers(0, 99), st.sampled_from([TENTHS, (0.25,) * 4, (0.5, 0.5)]))
 def test_every_image_is_dealt_once_and_parts_have_about_their_size(count, seed, shares):
     part = deal_flags(some_flags(count, seed), shares, seed)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.datasets.base import Split
@@ -58,7 +58,6 @@ def test_calibration_may_have_the_training_images_but_not_those_of_the_test():
     assert repeats([train, test, calibration]) == (Repeats(("test", "calibration"), 1, 0),)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), max_size=20),
     st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), max_size=20),
