@@ -11,7 +11,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from finetune.batchnorm.matching import Affine
 from finetune.batchnorm.moments import PopulationMoments
 from finetune.formats.onnx_moments import TRAINING_MODE, moment_nodes, normalising_nodes
-from finetune.formats.onnx_network import OnnxNetwork, moment_names, pooled, prefix_of
+from finetune.formats.onnx_network import OnnxNetwork, moment_names, moments_of, prefix_of
 
 BatchMoments = Callable[[Mapping[str, Any]], list[PopulationMoments]]
 """One batch, by name of the input -> the moments of every site, its calls pooled."""
@@ -24,17 +24,26 @@ def batch_mode(network: OnnxNetwork, affine: Mapping[str, Affine], precise: Coll
     number = {node.output[0]: place for place, site in enumerate(sites) for node in site.nodes}
     nodes: list[NodeProto] = []
     constants: list[TensorProto] = []
-    calls: list[tuple[int, str]] = []
+    places: list[int] = []
     for node in graph.between(graph.inputs, [node.output[0] for site in sites for node in site.nodes]):
         more, values = [node], list[TensorProto]()
         if node.output[0] in number:
             place = number[node.output[0]]
-            more, values = _in_place_of(node, network, place, prefix_of(len(calls)), affine, place in precise)
-            calls.append((place, node.input[0]))
+            more, values = _in_place_of(
+                node, network, place, prefix_of(len(places)), affine, place in precise
+            )
+            places.append(place)
         nodes += more
         constants += values
-    run = network.runner(graph.inputs, nodes, constants, moment_names(len(calls)))
-    return lambda batch: pooled(range(len(sites)), calls, run(batch))
+    forward = network.runner(graph.inputs, nodes, constants, moment_names(len(places)))
+
+    def run(batch: Mapping[str, Any]) -> list[PopulationMoments]:
+        parts: list[list[PopulationMoments]] = [[] for _ in sites]
+        for place, moments in zip(places, moments_of(forward(batch)), strict=True):
+            parts[place].append(moments)
+        return [PopulationMoments.pool(calls) for calls in parts]
+
+    return run
 
 
 def _in_place_of(

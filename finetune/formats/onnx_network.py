@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
+from finetune.batchnorm.array_moments import array_moments
 from finetune.batchnorm.layerwise import Segment
 from finetune.batchnorm.moments import PopulationMoments
 from finetune.batchnorm.plan import Dataflow, Groups, Operation
@@ -61,31 +62,42 @@ class OnnxNetwork:
         self, feeds: Sequence[str], keeps: Sequence[str], sites: Sequence[int], *, precise: bool
     ) -> Segment:
         made = [name for name in keeps if name not in feeds]
-        calls = [(number, tensor) for number in sites for tensor in self.dataflow.measured[number]]
-        nodes, constants, moments = self.watching(calls, precise=precise)
-        before = self.graph.between(feeds, [*made, *(tensor for _, tensor in calls)])
-        run = self.runner(feeds, [*before, *nodes], constants, [*made, *moments])
+        measured = [self.dataflow.measured[number] for number in sites]
+        # what is handed out is measured there, several times as fast; what is not stays inside the session
+        outside = [name for calls in measured for name in calls if name in keeps]
+        inside = [name for calls in measured for name in calls if name not in keeps]
+        nodes, constants, names = self._watching(inside, precise=precise)
+        before = self.graph.between(feeds, [*made, *inside])
+        run = self.runner(feeds, [*before, *nodes], constants, [*made, *names])
 
-        def segment(tensors: Sequence[Any]) -> tuple[list[Any], list[PopulationMoments]]:
-            new = run(dict(zip(feeds, tensors, strict=True)))
-            known = dict(zip([*feeds, *made], [*tensors, *new[: len(made)]], strict=True))
-            return [known[name] for name in keeps], pooled(sites, calls, new[len(made) :])
+        def segment(fed: Sequence[Any]) -> tuple[list[Any], list[PopulationMoments]]:
+            new = run(dict(zip(feeds, fed, strict=True)))
+            known = dict(zip([*feeds, *made], [*fed, *new[: len(made)]], strict=True))
+            moments = {name: array_moments(known[name], precise=precise) for name in outside}
+            moments |= zip(inside, moments_of(new[len(made) :]), strict=True)
+            pooled = [PopulationMoments.pool(moments[name] for name in calls) for calls in measured]
+            return [known[name] for name in keeps], pooled
 
         return segment
 
-    def watching(
-        self, calls: Sequence[tuple[int, str]], *, precise: bool
+    def _watching(
+        self, tensors: Sequence[str], *, precise: bool
     ) -> tuple[list[NodeProto], list[TensorProto], list[str]]:
-        """Nodes and constants that take the moments of (site, tensor), and the names of these, three a call."""
+        """Nodes and constants that take the moments of these tensors, and the names of these, three a tensor."""
+        channels = {
+            tensor: site.channels
+            for site, measured in zip(self.sites, self.dataflow.measured, strict=True)
+            for tensor in measured
+        }
         nodes: list[NodeProto] = []
         constants: list[TensorProto] = []
-        for place, (number, tensor) in enumerate(calls):
+        for place, tensor in enumerate(tensors):
             more, values = moment_nodes(
-                tensor, prefix_of(place), self.sites[number].channels, self.graph.opset, precise=precise
+                tensor, prefix_of(place), channels[tensor], self.graph.opset, precise=precise
             )
             nodes += more
             constants += values
-        return nodes, constants, moment_names(len(calls))
+        return nodes, constants, moment_names(len(tensors))
 
     def runner(
         self,
@@ -137,17 +149,11 @@ def prefix_of(call: int) -> str:
     return f"finetune_{call}_"
 
 
-def moment_names(calls: int) -> list[str]:
-    return [prefix_of(place) + name for place in range(calls) for name in OUTPUTS]
+def moment_names(tensors: int) -> list[str]:
+    return [prefix_of(place) + name for place in range(tensors) for name in OUTPUTS]
 
 
-def pooled(
-    sites: Sequence[int], calls: Sequence[tuple[int, str]], moments: Sequence[Any]
-) -> list[PopulationMoments]:
-    """Per site of one batch, its calls together; moments: size, mean and variance of every call in a row."""
-    triples = zip(moments[::3], moments[1::3], moments[2::3], strict=True)
-    parts = [PopulationMoments.of_batch(size / mean.size, mean, spread) for size, mean, spread in triples]
-    return [
-        PopulationMoments.pool(part for (site, _), part in zip(calls, parts, strict=True) if site == number)
-        for number in sites
-    ]
+def moments_of(outputs: Sequence[Any]) -> list[PopulationMoments]:
+    """outputs: size, mean and variance of every tensor in a row."""
+    triples = zip(outputs[::3], outputs[1::3], outputs[2::3], strict=True)
+    return [PopulationMoments.of_batch(size / mean.size, mean, spread) for size, mean, spread in triples]

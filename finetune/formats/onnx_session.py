@@ -39,6 +39,8 @@ def session(model: ModelProto | Path, *, optimised: bool = True) -> Any:
     options.add_session_config_entry("session.use_env_allocators", "1")
     # planned memory is taken anew at the second batch of a size; most sessions live for a few batches
     options.enable_mem_pattern = False
+    # its threads would wait for the next batch by counting, on the cores that take the moments of this one
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     # errors come as exceptions; printed as well they would be there twice
     options.log_severity_level = SILENT
     if not optimised:
