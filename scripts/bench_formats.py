@@ -6,7 +6,7 @@ measure its running statistics and store nothing, and `unmeasured` runs the netw
 without measuring: what they cannot go below where a runtime joins a site with what is around it. Each of these builds
 its graphs anew; "an image" is without that: the difference to one batch. Ratios are those of the same round, the
 median of the rounds and their range. `bundled` is the trained network that comes with the package, of 56 px; weights
-of the other are random: the cost does not depend on them.
+of the other are random: the cost hardly depends on them.
 
     uv run python scripts/bench_formats.py --network ResNet50 --images 256 --markdown
 """

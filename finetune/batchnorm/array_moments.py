@@ -7,10 +7,7 @@ read again, less what is near their mean.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +22,6 @@ SHORT = 32
 
 IN_CACHE = 1 << 18
 """Values that are read twice in a row: 1 MB."""
-
-SHARED = 1 << 20
-"""Values beyond which it pays to wake other threads."""
 
 NEAR_ZERO = 2.0
 """|mean| / sd up to which sums of squares will do: the variance is then off by 5 times their rounding at most."""
@@ -67,14 +61,6 @@ def _around(flat: NDArray, near: Float64) -> tuple[Float64, Float64]:
 
 def _sums(flat: NDArray, shift: NDArray | None) -> tuple[Float64, Float64]:
     """Of the values less the shift and of their squares, by channel; flat: (batch, channels, positions)."""
-    if flat.size <= SHARED:
-        return _sums_of(flat, shift)
-    shares = np.array_split(flat, min(len(flat), _workers()))
-    total, squares = np.sum(list(_threads().map(lambda share: _sums_of(share, shift), shares)), axis=0)
-    return total, squares
-
-
-def _sums_of(flat: NDArray, shift: NDArray | None) -> tuple[Float64, Float64]:
     total, squares = np.zeros((2, flat.shape[1]))
     # over the images where rows are short, and over the positions otherwise: what is left is added up in float64
     rest, axis = ("cp", 1) if flat.shape[2] < SHORT else ("nc", 0)
@@ -107,17 +93,3 @@ def _centred(flat: NDArray) -> tuple[Float64, Float64]:
         wide -= mean[some, np.newaxis]
         m2[some] = np.einsum("ncp,ncp->c", wide, wide)
     return mean, m2
-
-
-def _workers() -> int:
-    return os.cpu_count() or 1
-
-
-@cache
-def _threads() -> Executor:
-    return ThreadPoolExecutor(_workers(), thread_name_prefix="finetune-moments")
-
-
-if hasattr(os, "register_at_fork"):
-    # a forked process has the pool without its threads
-    os.register_at_fork(after_in_child=_threads.cache_clear)

@@ -66,7 +66,8 @@ class OnnxModel:
 
     def network(self) -> OnnxNetwork:
         """To be cut at the sites; its inputs are `inputs`, in their order."""
-        return OnnxNetwork(self._graph, self._sites, self._types, self.path)
+        divisible = self.batch_size is None
+        return OnnxNetwork(self._graph, self._sites, self._types, self.path, divisible=divisible)
 
     def one_pass(self, batches: Iterable[Batch], affine: Mapping[str, Affine] | None = None) -> Measured:
         """Per site the moments under precise BN, and the number of images.

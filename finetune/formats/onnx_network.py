@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -18,20 +20,37 @@ from finetune.formats.onnx_moments import OUTPUTS, moment_nodes
 from finetune.formats.onnx_session import in_words, piece_of, session
 from finetune.formats.onnx_sites import OnnxSite
 
+SHARES = 8
+"""Parts of a batch at most; more cores than that share the work of each."""
+
 
 class OnnxNetwork:
     """The network of finetune.batchnorm.layerwise.
 
-    types: of every tensor that the model feeds or makes. The statistics are inputs of every piece, so that it uses
-    those in force whenever it runs.
+    types: of every tensor that is fed or made. divisible: whether batches of any size can be fed. The statistics
+    are inputs of every piece, so that it uses those in force whenever it runs. A batch runs in parts side by side, on a
+    core each: onnxruntime's own threads wait for each other at every operation, and some operations use one of them.
     """
 
     def __init__(
-        self, graph: OnnxGraph, sites: Sequence[OnnxSite], types: Mapping[str, ValueInfoProto], path: Any
+        self,
+        graph: OnnxGraph,
+        sites: Sequence[OnnxSite],
+        types: Mapping[str, ValueInfoProto],
+        path: Any,
+        *,
+        divisible: bool,
     ) -> None:
         self.graph, self.sites, self.types, self.path = graph, sites, types, path
         self.holders = {name: site for site in sites for name in (site.mean, site.variance)}
         self._latest: tuple[Any, Segment] | None = None
+        cores = os.cpu_count() or 1
+        self._shares = min(cores, SHARES) if divisible else 1
+        self._threads = max(cores // self._shares, 1)
+
+    @cached_property
+    def _workers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._shares, thread_name_prefix="finetune-onnx")
 
     @cached_property
     def dataflow(self) -> Dataflow:
@@ -68,9 +87,9 @@ class OnnxNetwork:
         inside = [name for calls in measured for name in calls if name not in keeps]
         nodes, constants, names = self._watching(inside, precise=precise)
         before = self.graph.between(feeds, [*made, *inside])
-        run = self.runner(feeds, [*before, *nodes], constants, [*made, *names])
+        run = self.runner(feeds, [*before, *nodes], constants, [*made, *names], self._threads)
 
-        def segment(fed: Sequence[Any]) -> tuple[list[Any], list[PopulationMoments]]:
+        def part(fed: Sequence[Any]) -> tuple[list[Any], list[PopulationMoments]]:
             new = run(dict(zip(feeds, fed, strict=True)))
             known = dict(zip([*feeds, *made], [*fed, *new[: len(made)]], strict=True))
             moments = {name: array_moments(known[name], precise=precise) for name in outside}
@@ -78,7 +97,29 @@ class OnnxNetwork:
             pooled = [PopulationMoments.pool(moments[name] for name in calls) for calls in measured]
             return [known[name] for name in keeps], pooled
 
+        def segment(fed: Sequence[Any]) -> tuple[list[Any], list[PopulationMoments]]:
+            first, *others = self._parts(feeds, fed)
+            waiting = [self._workers.submit(part, other) for other in others]
+            done = [part(first), *(each.result() for each in waiting)]
+            kept = [tensor for tensors, _ in done for tensor in tensors]
+            return kept, [PopulationMoments.pool(each) for each in zip(*(m for _, m in done), strict=True)]
+
         return segment
+
+    def _parts(self, feeds: Sequence[str], fed: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        """A batch in the parts that run side by side, each with one tensor per feed.
+
+        Inside the network a tensor's first axis may be another than that of the images, so that what is handed on from
+        cut to cut stays in the parts that the inputs were divided into.
+        """
+        if len(fed) != len(feeds):
+            return [fed[start : start + len(feeds)] for start in range(0, len(fed), len(feeds))]
+        images = {len(values) for values in fed if np.ndim(values)}
+        if tuple(feeds) != self.graph.inputs or len(images) != 1 or self._shares == 1:
+            return [fed]
+        shares = min(self._shares, *images)
+        split = [np.array_split(t, shares) if np.ndim(t) else [t] * shares for t in fed]
+        return list(zip(*split, strict=True))
 
     def _watching(
         self, tensors: Sequence[str], *, precise: bool
@@ -105,10 +146,11 @@ class OnnxNetwork:
         nodes: Sequence[NodeProto],
         constants: Sequence[TensorProto],
         fetches: Sequence[str],
+        threads: int = 0,
     ) -> Any:
         """A function of the fed tensors, by name, that returns the fetched ones.
 
-        nodes: of the model, or others put among them with constants of their own.
+        nodes: of the model, or others put among them with constants of their own. threads: as of a session.
         """
         if not fetches:
             return lambda fed: []
@@ -121,7 +163,8 @@ class OnnxNetwork:
         kept = [node for node in nodes if not set(node.output) & set(statistics)]
         described = [*(self.types[name] for name in inputs), *(self._statistic(name) for name in statistics)]
         with in_words(self.path):
-            piece = session(piece_of(self.graph.model, kept, described, fetches, [*weights, *constants]))
+            model = piece_of(self.graph.model, kept, described, fetches, [*weights, *constants])
+            piece = session(model, threads=threads)
         dtypes = {name: helper.tensor_dtype_to_np_dtype(self.element(name)) for name in inputs}
 
         def run(fed: Mapping[str, Any]) -> list[Any]:

@@ -32,15 +32,17 @@ def in_words(path: Path) -> Iterator[None]:
         ) from error
 
 
-def session(model: ModelProto | Path, *, optimised: bool = True) -> Any:
-    """model: in memory, or a file. optimised: as a server runs it, or operation by operation as the file says."""
+def session(model: ModelProto | Path, *, optimised: bool = True, threads: int = 0) -> Any:
+    """model: in memory, or a file. optimised: as a server runs it, or operation by operation as the file says.
+
+    threads: that share the work of one operation; 0 is one a core.
+    """
     _share_memory()
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.use_env_allocators", "1")
     # planned memory is taken anew at the second batch of a size; most sessions live for a few batches
     options.enable_mem_pattern = False
-    # its threads would wait for the next batch by counting, on the cores that take the moments of this one
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.intra_op_num_threads = threads
     # errors come as exceptions; printed as well they would be there twice
     options.log_severity_level = SILENT
     if not optimised:

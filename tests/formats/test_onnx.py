@@ -1,5 +1,7 @@
 """ONNX files: measured as an independent float64 network says, and copied with nothing else changed."""
 
+import os
+
 import numpy as np
 import onnx
 import pytest
@@ -9,6 +11,7 @@ from finetune.batchnorm.matching import matched, matched_affine
 from finetune.batchnorm.moments import PopulationMoments
 from finetune.batchnorm.shift import distance
 from finetune.formats.onnx_file import open_onnx
+from finetune.formats.onnx_network import SHARES, OnnxNetwork
 from tests.formats.onnx_nets import (
     CHANNELS,
     EPSILON,
@@ -118,6 +121,35 @@ def test_neither_batches_nor_order_matter(tmp_path):
     for shuffled, size in ((batch, 7), (batch[np.random.default_rng(0).permutation(48)], 48)):
         recalibrate(net, shuffled, batch=size)
         np.testing.assert_allclose(stored(net), first, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 5, 24])
+@pytest.mark.parametrize("batch", [1, 7, 48])
+def test_a_batch_in_parts_is_measured_as_a_whole_wherever_its_images_lie(cores, batch, monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    net = opened(tmp_path, graph=with_images_on_the_third_axis())
+    parts, divided = set(), OnnxNetwork._parts
+
+    def counted(*given):
+        found = divided(*given)
+        parts.add(len(found))
+        return found
+
+    monkeypatch.setattr(OnnxNetwork, "_parts", counted)
+    recalibrate(net, images(), batch=batch)
+    assert max(parts) == min(cores, batch, SHARES)
+    oracle = measured_in_float64(images())
+    assert max(apart_from(oracle, site) for site in net.sites) < 2e-5
+
+
+def with_images_on_the_third_axis():
+    """The second site sees (height, channels, images, width)."""
+    graph = nodes()
+    place = next(number for number, node in enumerate(graph) if node.name == "bn_2")
+    graph[place].input[0], graph[place].output[0] = "turned", "normalised"
+    there = helper.make_node("Transpose", ["x2"], ["turned"], perm=[2, 1, 0, 3])
+    back = helper.make_node("Transpose", ["normalised"], ["y2"], perm=[2, 1, 0, 3])
+    return [*graph[:place], there, graph[place], back, *graph[place + 1 :]]
 
 
 def test_measuring_twice_changes_no_byte(tmp_path):
