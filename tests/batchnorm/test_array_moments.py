@@ -15,8 +15,11 @@ def apart(found: PopulationMoments, values: np.ndarray) -> float:
     axes = (0, *range(2, values.ndim))
     wide = values.astype(np.float64)
     mean, sd = wide.mean(axes), wide.std(axes)
+    # of values that are all the same, it is a distance as it is
+    sd[sd == 0.0] = 1.0
     assert found.count == values.size / values.shape[1]
-    return float(max((abs(found.mean - mean) / sd).max(), (abs(np.sqrt(found.variance) - sd) / sd).max()))
+    means, spreads = abs(found.mean - mean) / sd, abs(np.sqrt(found.variance) - wide.std(axes)) / sd
+    return float(max(means.max(), spreads.max()))
 
 
 @settings(max_examples=60)
