@@ -15,6 +15,7 @@ from finetune.batchnorm.array_moments import array_moments
 from finetune.batchnorm.layerwise import Segment
 from finetune.batchnorm.moments import PopulationMoments
 from finetune.batchnorm.plan import Dataflow, Groups, Operation
+from finetune.errors import ModelError
 from finetune.formats.onnx_graph import OnnxGraph, reads
 from finetune.formats.onnx_moments import OUTPUTS, moment_nodes
 from finetune.formats.onnx_session import in_words, piece_of, session
@@ -92,7 +93,7 @@ class OnnxNetwork:
         def part(fed: Sequence[Any]) -> tuple[list[Any], list[PopulationMoments]]:
             new = run(dict(zip(feeds, fed, strict=True)))
             known = dict(zip([*feeds, *made], [*fed, *new[: len(made)]], strict=True))
-            moments = {name: array_moments(known[name], precise=precise) for name in outside}
+            moments = {name: self._moments(name, known[name], precise=precise) for name in outside}
             moments |= zip(inside, moments_of(new[len(made) :]), strict=True)
             pooled = [PopulationMoments.pool(moments[name] for name in calls) for calls in measured]
             return [known[name] for name in keeps], pooled
@@ -121,20 +122,32 @@ class OnnxNetwork:
         split = [np.array_split(t, shares) if np.ndim(t) else [t] * shares for t in fed]
         return list(zip(*split, strict=True))
 
-    def _watching(
-        self, tensors: Sequence[str], *, precise: bool
-    ) -> tuple[list[NodeProto], list[TensorProto], list[str]]:
-        """Nodes and constants that take the moments of these tensors, and the names of these, three a tensor."""
-        channels = {
+    def _moments(self, name: str, values: Any, *, precise: bool) -> PopulationMoments:
+        moments, expected = array_moments(values, precise=precise), self._channels[name]
+        if len(moments.mean) != expected:
+            raise ModelError(
+                f"{self.path}: damaged: {name} has {len(moments.mean)} channels, the site that reads it {expected}"
+            )
+        return moments
+
+    @cached_property
+    def _channels(self) -> dict[str, int]:
+        """By what a site reads."""
+        return {
             tensor: site.channels
             for site, measured in zip(self.sites, self.dataflow.measured, strict=True)
             for tensor in measured
         }
+
+    def _watching(
+        self, tensors: Sequence[str], *, precise: bool
+    ) -> tuple[list[NodeProto], list[TensorProto], list[str]]:
+        """Nodes and constants that take the moments of these tensors, and the names of these, three a tensor."""
         nodes: list[NodeProto] = []
         constants: list[TensorProto] = []
         for place, tensor in enumerate(tensors):
             more, values = moment_nodes(
-                tensor, prefix_of(place), channels[tensor], self.graph.opset, precise=precise
+                tensor, prefix_of(place), self._channels[tensor], self.graph.opset, precise=precise
             )
             nodes += more
             constants += values

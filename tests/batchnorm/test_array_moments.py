@@ -69,6 +69,11 @@ def test_a_channel_of_one_value_has_no_variance_and_one_without_a_number_has_non
     assert np.isfinite([found.mean[0], found.variance[0]]).all()
 
 
+def test_one_axis_is_one_channel():
+    values = np.random.default_rng(0).normal(3.0, 1.0, 500).astype(np.float32)
+    assert apart(array_moments(values), values[:, np.newaxis]) < 1e-6
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_other_kinds_of_floats_are_read_as_they_are(dtype):
     values = np.random.default_rng(0).normal(3.0, 1.0, (5, 3, 30, 30)).astype(dtype)

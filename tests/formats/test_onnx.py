@@ -10,6 +10,7 @@ from onnx import helper, numpy_helper
 from finetune.batchnorm.matching import matched, matched_affine
 from finetune.batchnorm.moments import PopulationMoments
 from finetune.batchnorm.shift import distance
+from finetune.errors import ModelError
 from finetune.formats.onnx_file import open_onnx
 from finetune.formats.onnx_network import SHARES, OnnxNetwork
 from tests.formats.onnx_nets import (
@@ -150,6 +151,22 @@ def with_images_on_the_third_axis():
     there = helper.make_node("Transpose", ["x2"], ["turned"], perm=[2, 1, 0, 3])
     back = helper.make_node("Transpose", ["normalised"], ["y2"], perm=[2, 1, 0, 3])
     return [*graph[:place], there, graph[place], back, *graph[place + 1 :]]
+
+
+def test_a_site_that_reads_other_channels_than_it_has_is_damaged(tmp_path):
+    values = weights()
+    values |= {name: values[name][:5] for name in values if name.startswith("bn_2.")}
+    graph = nodes()
+    place = next(number for number, node in enumerate(graph) if node.name == "bn_2")
+    graph[place].input[0] = "shaped"
+    # of a shape that is computed onnxruntime knows nothing before it runs
+    shape = [
+        helper.make_node("Shape", ["x2"], ["shape"]),
+        helper.make_node("Reshape", ["x2", "shape"], ["shaped"]),
+    ]
+    net = opened(tmp_path, values=values, graph=[*graph[:place], *shape, *graph[place:]])
+    with pytest.raises(ModelError, match="shaped has 6 channels, the site that reads it 5"):
+        recalibrate(net, images())
 
 
 def test_measuring_twice_changes_no_byte(tmp_path):
