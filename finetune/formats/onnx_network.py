@@ -83,7 +83,7 @@ class OnnxNetwork:
     ) -> Segment:
         made = [name for name in keeps if name not in feeds]
         measured = [self.dataflow.measured[number] for number in sites]
-        # what is handed out is measured there, several times as fast; what is not stays inside the session
+        # what is handed out is measured there, which is faster; what is not stays inside the session
         outside = [name for calls in measured for name in calls if name in keeps]
         inside = [name for calls in measured for name in calls if name not in keeps]
         nodes, constants, names = self._watching(inside, precise=precise)

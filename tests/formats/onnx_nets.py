@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from finetune.formats.onnx_file import open_onnx
+
 SIZE, CLASSES = 8, 3
 CHANNELS = {"bn_1": 6, "bn_2": 6, "bn_3": 5}
 EPSILON = 1e-3
@@ -160,3 +162,21 @@ class NumpyNet:
         hidden = np.maximum(self.normalised("bn_3", dense, measure=measure), 0)
         logits = hidden @ v["out.w"] + v["out.b"]
         return np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+
+
+def opened(folder: Path, **how: Any) -> Any:
+    """A network of `model`, saved and opened."""
+    return open_onnx(save(model(**how), folder / "model.onnx"))
+
+
+def measured_in_float64(batch: np.ndarray) -> NumpyNet:
+    net = NumpyNet()
+    net(batch, measure=True)
+    return net
+
+
+def apart_from(oracle: NumpyNet, site: Any) -> float:
+    """In standard deviations of the input, or as a share of its variance: whichever is more."""
+    mean, variance = (oracle.values[f"{site.path}.{name}"] for name in ("running_mean", "running_var"))
+    means = np.abs(site.statistics.mean - mean) / np.sqrt(variance)
+    return float(max(means.max(), np.abs(site.statistics.variance / variance - 1).max()))

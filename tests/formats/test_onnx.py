@@ -1,7 +1,5 @@
 """ONNX files: measured as an independent float64 network says, and copied with nothing else changed."""
 
-import os
-
 import numpy as np
 import onnx
 import pytest
@@ -10,19 +8,20 @@ from onnx import helper, numpy_helper
 from finetune.batchnorm.matching import matched, matched_affine
 from finetune.batchnorm.moments import PopulationMoments
 from finetune.batchnorm.shift import distance
-from finetune.errors import ModelError
 from finetune.formats.onnx_file import open_onnx
-from finetune.formats.onnx_network import SHARES, OnnxNetwork
 from tests.formats.onnx_nets import (
     CHANNELS,
     EPSILON,
     STATISTICS,
     STORED,
     NumpyNet,
+    apart_from,
     images,
     in_constants,
+    measured_in_float64,
     model,
     nodes,
+    opened,
     save,
     weights,
 )
@@ -31,25 +30,8 @@ from tests.formats.recalibrating import recalibrate
 OUTPUT = "probabilities"
 
 
-def opened(tmp_path, **how):
-    return open_onnx(save(model(**how), tmp_path / "model.onnx"))
-
-
 def stored(net):
     return np.concatenate([np.concatenate([s.statistics.mean, s.statistics.variance]) for s in net.sites])
-
-
-def measured_in_float64(batch):
-    net = NumpyNet()
-    net(batch, measure=True)
-    return net
-
-
-def apart_from(oracle, site):
-    """In standard deviations of the input, or as a share of its variance: whichever is more."""
-    mean, variance = (oracle.values[f"{site.path}.{name}"] for name in ("running_mean", "running_var"))
-    means = np.abs(site.statistics.mean - mean) / np.sqrt(variance)
-    return max(means.max(), np.abs(site.statistics.variance / variance - 1).max())
 
 
 @pytest.mark.parametrize("how", STORED)
@@ -122,51 +104,6 @@ def test_neither_batches_nor_order_matter(tmp_path):
     for shuffled, size in ((batch, 7), (batch[np.random.default_rng(0).permutation(48)], 48)):
         recalibrate(net, shuffled, batch=size)
         np.testing.assert_allclose(stored(net), first, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("cores", [1, 2, 5, 24])
-@pytest.mark.parametrize("batch", [1, 7, 48])
-def test_a_batch_in_parts_is_measured_as_a_whole_wherever_its_images_lie(cores, batch, monkeypatch, tmp_path):
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    net = opened(tmp_path, graph=with_images_on_the_third_axis())
-    parts, divided = set(), OnnxNetwork._parts
-
-    def counted(*given):
-        found = divided(*given)
-        parts.add(len(found))
-        return found
-
-    monkeypatch.setattr(OnnxNetwork, "_parts", counted)
-    recalibrate(net, images(), batch=batch)
-    assert max(parts) == min(cores, batch, SHARES)
-    oracle = measured_in_float64(images())
-    assert max(apart_from(oracle, site) for site in net.sites) < 2e-5
-
-
-def with_images_on_the_third_axis():
-    """The second site sees (height, channels, images, width)."""
-    graph = nodes()
-    place = next(number for number, node in enumerate(graph) if node.name == "bn_2")
-    graph[place].input[0], graph[place].output[0] = "turned", "normalised"
-    there = helper.make_node("Transpose", ["x2"], ["turned"], perm=[2, 1, 0, 3])
-    back = helper.make_node("Transpose", ["normalised"], ["y2"], perm=[2, 1, 0, 3])
-    return [*graph[:place], there, graph[place], back, *graph[place + 1 :]]
-
-
-def test_a_site_that_reads_other_channels_than_it_has_is_damaged(tmp_path):
-    values = weights()
-    values |= {name: values[name][:5] for name in values if name.startswith("bn_2.")}
-    graph = nodes()
-    place = next(number for number, node in enumerate(graph) if node.name == "bn_2")
-    graph[place].input[0] = "shaped"
-    # of a shape that is computed onnxruntime knows nothing before it runs
-    shape = [
-        helper.make_node("Shape", ["x2"], ["shape"]),
-        helper.make_node("Reshape", ["x2", "shape"], ["shaped"]),
-    ]
-    net = opened(tmp_path, values=values, graph=[*graph[:place], *shape, *graph[place:]])
-    with pytest.raises(ModelError, match="shaped has 6 channels, the site that reads it 5"):
-        recalibrate(net, images())
 
 
 def test_measuring_twice_changes_no_byte(tmp_path):
